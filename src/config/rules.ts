@@ -1,0 +1,122 @@
+/**
+ * The rules that look at more than one field. They read the raw input, not zod's output: zod gives none as soon as one
+ * field is wrong, and every issue has to come out at once. What is already found wrong is left out here.
+ */
+import { idOf } from '../core/backend.ts'
+import type { Endpoint } from '../core/contracts.ts'
+import { DEFAULTS } from './defaults.ts'
+import { type Finding, foundText, isPlain, type Path, pathText, valueAt } from './issues.ts'
+
+const POOL_NAME = /^[A-Za-z0-9_.-]{1,64}$/
+/** As keys of a record these would reach for its prototype. */
+const RESERVED_NAMES = ['__proto__', 'constructor', 'prototype']
+const LONGEST_ID = 256
+
+/** Pairs of which the first must not be above the second. */
+const ORDERED: readonly (readonly [small: Path, large: Path])[] = [
+  [
+    ['health', 'passive', 'baseMs'],
+    ['health', 'passive', 'maxMs'],
+  ],
+  [
+    ['retry', 'baseMs'],
+    ['retry', 'maxMs'],
+  ],
+]
+
+/** What is wrong between fields. `earlier` is what is wrong within them. */
+export function contradictions(options: unknown, earlier: readonly Finding[]): readonly Finding[] {
+  if (!isPlain(options)) return []
+  const flagged = new Set(earlier.map(({ path }) => pathText(path)))
+  const bad = (path: Path): boolean => path.some((_, depth) => flagged.has(pathText(path.slice(0, depth + 1))))
+  const pools = isPlain(options.pools) ? Object.keys(options.pools) : []
+  const places: Path[] = pools.map((name) => ['pools', name])
+  return [
+    ...whichPools(options),
+    ...pools.flatMap((name) => poolName(name)),
+    ...[[], ...places].flatMap((place) => duplicates(options, place, bad)),
+    // Top-level settings are judged as their pools end up with them.
+    ...(places.length > 0 ? places : [[]]).flatMap((place) => clashes(options, place, bad)),
+  ]
+}
+
+function whichPools(options: Readonly<Record<string, unknown>>): readonly Finding[] {
+  const both = options.backends !== undefined && options.pools !== undefined
+  if (both) return [{ path: ['pools'], expected: 'either backends or pools', found: 'both' }]
+  const neither = options.backends === undefined && options.pools === undefined
+  if (neither) return [{ path: ['backends'], expected: 'either backends or pools', found: 'neither' }]
+  const empty = isPlain(options.pools) && Object.keys(options.pools).length === 0
+  return empty ? [{ path: ['pools'], expected: 'at least one pool', found: 'none' }] : []
+}
+
+function poolName(name: string): readonly Finding[] {
+  const path = ['pools', name]
+  if (RESERVED_NAMES.includes(name)) return [{ path, expected: 'another name for this pool', found: 'a reserved name' }]
+  if (POOL_NAME.test(name)) return []
+  return [{ path, expected: 'a pool name of 1 to 64 letters, digits, ".", "_" or "-"', found: 'another name' }]
+}
+
+/** Ids that occur twice in one pool, and those made from a URL that turn out too long. */
+function duplicates(options: unknown, place: Path, bad: (path: Path) => boolean): readonly Finding[] {
+  const list = [...place, 'backends']
+  const backends = valueAt(options, list)
+  if (!Array.isArray(backends)) return []
+  const findings: Finding[] = []
+  const seen = new Map<string, Path>()
+  backends.forEach((backend: unknown, place) => {
+    const path = [...list, place]
+    const idPath = [...path, 'id']
+    if (bad([...path, 'url']) || bad(idPath)) return
+    // The checks before this one have found nothing wrong with its URL and id.
+    const id = idOf(typeof backend === 'string' ? { url: backend } : (backend as Endpoint))
+    const first = seen.get(id)
+    if (first !== undefined) {
+      const found = `duplicate id ${foundText(id, idPath)} (also ${pathText(first)})`
+      findings.push({ path: idPath, expected: 'an id of its own within the pool', found })
+    } else if (id.length > LONGEST_ID) {
+      const expected = `an id, since the one made from the URL is over ${LONGEST_ID} characters`
+      findings.push({ path: idPath, expected, found: 'none' })
+    } else seen.set(id, path)
+  })
+  return findings
+}
+
+interface Said {
+  /** NaN if it is no number, or wrong by itself: then it contradicts nothing. */
+  readonly value: number
+  /** Where it is said; undefined for a default. */
+  readonly path: Path | undefined
+}
+
+function clashes(options: unknown, place: Path, bad: (path: Path) => boolean): readonly Finding[] {
+  const levels = place.length === 0 ? [place] : [place, []]
+  const said = (leaf: Path): Said => {
+    for (const level of levels) {
+      const path = [...level, ...leaf]
+      const value = bad(path) ? Number.NaN : valueAt(options, path)
+      if (value !== undefined) return { value: Number(value), path }
+    }
+    return { value: Number(valueAt(DEFAULTS, leaf)), path: undefined }
+  }
+  const passive = levels.map((level) => valueAt(options, [...level, 'health', 'passive'])).find((it) => it !== undefined)
+  const ordered = passive === false ? ORDERED.slice(1) : ORDERED
+  return [...ordered.flatMap(([small, large]) => disorder(said(small), said(large), large)), ...overlong(said)]
+}
+
+function disorder(small: Said, large: Said, largeLeaf: Path): readonly Finding[] {
+  if (!(small.value > large.value)) return []
+  if (large.path !== undefined) {
+    const whose = small.path === undefined ? 'the default of baseMs' : pathText(small.path)
+    return [{ path: large.path, expected: `at least ${small.value}, which is ${whose}` }]
+  }
+  return [{ path: small.path ?? largeLeaf, expected: `at most ${large.value}, which is the default of maxMs` }]
+}
+
+function overlong(said: (leaf: Path) => Said): readonly Finding[] {
+  const attempt = said(['timeouts', 'attemptMs'])
+  const total = said(['timeouts', 'totalMs'])
+  if (!(attempt.value > total.value && total.value > 0)) return []
+  const totalPath = total.path ?? ['timeouts', 'totalMs']
+  const expected = `at most ${total.value}, which is ${pathText(totalPath)}: a contradiction, no attempt outlasts its call`
+  return [{ path: attempt.path ?? ['timeouts', 'attemptMs'], expected }]
+}

@@ -1,0 +1,156 @@
+import type { BackendRecord } from './backend.ts'
+import { Body, type BodyOwner } from './body.ts'
+import type { LiveCall } from './call.ts'
+import type { Attempt, BalancerRequest, BalancerResponse, SendFailure, Stages, Stop } from './contracts.ts'
+import { BalancerError } from './errors.ts'
+import { CLASSES, classOfFailure, classOfStatus, errorOf, type Outcome, type OutcomeClass } from './outcome.ts'
+
+/** Who lent the backend, and takes it back: the pool. */
+export interface Lender {
+  now(): number
+  /** The head is in; `attempt.class` says what it means. */
+  headed(attempt: LiveAttempt): void
+  /** The lease ends. Called exactly once per attempt. */
+  settled(attempt: LiveAttempt): void
+}
+
+/** A send in progress: the lease on one backend. It settles exactly once, whoever ends it first. */
+export class LiveAttempt implements Attempt, BodyOwner {
+  readonly call: LiveCall
+  readonly backend: BackendRecord
+  readonly number: number
+  readonly fresh: boolean
+  readonly startMs: number
+  readonly #lender: Lender
+  request: BalancerRequest
+  sentMs: number = NaN
+  headMs: number = NaN
+  endMs: number = NaN
+  activeMs: number
+  status = 0
+  canceled = false
+  /** Why it was cancelled. */
+  reason: unknown = undefined
+  class: OutcomeClass | undefined = undefined
+  /** What the head alone said. */
+  headClass: OutcomeClass | undefined = undefined
+  outcome: Outcome | undefined = undefined
+  #body: Body | undefined = undefined
+  #stages: Stages[] = []
+  #cancelers: ((reason: unknown) => void)[] = []
+
+  constructor(call: LiveCall, backend: BackendRecord, request: BalancerRequest, fresh: boolean, lender: Lender) {
+    this.call = call
+    this.backend = backend
+    this.number = call.attempts.length + 1
+    this.request = request
+    this.fresh = fresh
+    this.#lender = lender
+    this.startMs = lender.now()
+    this.activeMs = this.startMs
+  }
+
+  watch(stages: Stages): void {
+    this.#stages.push(stages)
+  }
+
+  onCancel(run: (reason: unknown) => void): Stop {
+    this.#cancelers.push(run)
+    return () => {
+      const at = this.#cancelers.indexOf(run)
+      if (at >= 0) this.#cancelers.splice(at, 1)
+    }
+  }
+
+  sent(): void {
+    if (this.sentMs >= 0 || this.outcome !== undefined) return
+    this.sentMs = this.activeMs = this.#lender.now()
+    for (const stages of this.#stages) stages.sent?.()
+  }
+
+  cancel(reason: unknown): void {
+    if (this.outcome !== undefined || this.canceled) return
+    this.canceled = true
+    this.reason = reason
+    if (this.#body !== undefined) {
+      const outcome = this.#outcomeOf({ phase: 'body', processed: 'maybe', reused: false, code: '', cause: reason })
+      this.#body.abort(reason, errorOf(outcome, this.backend.id))
+      this.#end(outcome)
+      return
+    }
+    const cancelers = this.#cancelers
+    this.#cancelers = []
+    for (const run of cancelers) run(reason)
+  }
+
+  /** The transport answered: classifies, and puts the body under watch. */
+  head(response: BalancerResponse): BalancerResponse {
+    this.#cancelers = []
+    this.headMs = this.activeMs = this.#lender.now()
+    this.status = response.status
+    this.class = this.headClass = classOfStatus(response.status)
+    this.#lender.headed(this)
+    for (const stages of this.#stages) stages.head?.()
+    this.#body = new Body(this, response.body)
+    return { status: response.status, headers: response.headers, body: this.#body }
+  }
+
+  /** `send` rejected. Returns the error for the caller. */
+  failedToSend(failure: SendFailure): unknown {
+    this.#cancelers = []
+    const outcome = this.#outcomeOf(failure)
+    this.#end(outcome)
+    return errorOf(this.outcome ?? outcome, this.backend.id)
+  }
+
+  /** It was never sent: a policy answered or threw in its place. Nothing is learned about the backend. */
+  unused(status: number, error: unknown): void {
+    this.#end({ class: 'cancelled', status, phase: 'done', code: '', error })
+  }
+
+  // --- the body's side
+
+  active(): void {
+    this.activeMs = this.#lender.now()
+  }
+
+  ended(): void {
+    this.#end({ class: this.class!, status: this.status, phase: 'done', code: '', error: undefined })
+  }
+
+  failed(failure: unknown): unknown {
+    const outcome = this.#outcomeOf(failure as SendFailure)
+    this.#end(outcome)
+    return errorOf(outcome, this.backend.id)
+  }
+
+  // --- inside
+
+  #outcomeOf(failure: SendFailure): Outcome {
+    let kind = classOfFailure(failure, this.canceled)
+    // A reader that stopped reading is nobody's fault but its own.
+    if (kind === 'timeout' && this.#body?.blocked === true) kind = 'cancelled'
+    return { class: kind, status: this.status, phase: failure.phase, code: failure.code, error: failure.cause }
+  }
+
+  #end(outcome: Outcome): void {
+    if (this.outcome !== undefined) return
+    // A head that was a failure stays one, however its body ended.
+    const failing = this.class !== undefined && CLASSES[this.class].health === 'failure'
+    this.outcome = failing ? { ...outcome, class: this.class! } : outcome
+    this.class = this.outcome.class
+    this.endMs = this.#lender.now()
+    for (const stages of this.#stages) stages.end?.()
+    this.#stages = []
+    this.#cancelers = []
+    this.#lender.settled(this)
+  }
+}
+
+/** What `send` rejects with must be a SendFailure; anything else is a bug of the transport, told as what it is. */
+export function asSendFailure(error: unknown): SendFailure {
+  if (typeof error === 'object' && error !== null && 'phase' in error && 'processed' in error)
+    return error as SendFailure
+  const cause = error instanceof Error ? error : new BalancerError('PROTOCOL', `the transport threw ${String(error)}`)
+  return { phase: 'head', processed: 'maybe', reused: false, code: '', cause }
+}

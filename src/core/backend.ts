@@ -1,0 +1,63 @@
+import type { Backend, Endpoint, Reason } from './contracts.ts'
+import { PeakEwma, Quantiles } from './latency.ts'
+import type { OutcomeClass } from './outcome.ts'
+
+/** Plain counters of one backend since it was added. */
+export interface BackendTotals {
+  /** Attempts made. */
+  requests: number
+  /** Attempts that ended in a class with health 'failure'. */
+  failures: number
+  /** Ends per class; classes that never came are absent. */
+  readonly classes: Partial<Record<OutcomeClass, number>>
+}
+
+/** The live record of a backend. Only the pool and the attempts write to it. */
+export class BackendRecord implements Backend {
+  readonly id: string
+  readonly origin: string
+  readonly basePath: string
+  readonly latency: PeakEwma = new PeakEwma()
+  readonly quantiles: Quantiles = new Quantiles()
+  readonly totals: BackendTotals = { requests: 0, failures: 0, classes: {} }
+  readonly reasons: Map<string, Reason> = new Map()
+  readonly factors: Map<string, number> = new Map()
+  endpoint: Endpoint
+  weight = 1
+  logWeight = 0
+  inflight = 0
+  removed = false
+
+  constructor(endpoint: Endpoint) {
+    const url = new URL(endpoint.url)
+    this.id = idOf(endpoint)
+    this.endpoint = endpoint
+    this.origin = url.origin
+    this.basePath = url.pathname.replace(/\/$/, '')
+    this.reweigh()
+  }
+
+  /** Recomputes the effective weight after a change of endpoint or factors. */
+  reweigh(): void {
+    let weight = this.endpoint.weight ?? 1
+    for (const factor of this.factors.values()) weight *= factor
+    this.weight = weight
+    this.logWeight = weight > 0 ? Math.log2(weight) : 0
+  }
+
+  /** Why nobody may pick it, in words; empty when somebody may. */
+  describe(nowMs: number): readonly string[] {
+    const reasons = [...this.reasons.values()].map((reason) => {
+      const until = reason.untilMs === undefined ? '' : ` for ${Math.max(0, Math.ceil(reason.untilMs - nowMs))} ms more`
+      return `${reason.by}${until}${reason.detail === undefined ? '' : `: ${reason.detail}`}`
+    })
+    return this.weight > 0 ? reasons : [...reasons, 'weight 0']
+  }
+}
+
+/** An endpoint's id: its own, or host, port and path of its URL. */
+export function idOf(endpoint: Endpoint): string {
+  if (endpoint.id !== undefined) return endpoint.id
+  const url = new URL(endpoint.url)
+  return url.host + url.pathname.replace(/\/$/, '')
+}

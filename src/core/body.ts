@@ -1,0 +1,214 @@
+import type { BodyControl, BodySink, RawHeaders, ResponseBody } from './contracts.ts'
+
+/** Taken in while nobody reads, bytes: small answers end by themselves, larger ones pause their connection. */
+export const UNREAD_BYTES = 65_536
+
+/** Whom a body tells what became of it: its attempt. */
+export interface BodyOwner {
+  /** A sign of life. */
+  active(): void
+  /** The backend's last byte is in. */
+  ended(): void
+  /** The transport failed; returns the error the reader gets. */
+  failed(failure: unknown): unknown
+  /** The reader gives up. */
+  cancel(reason: unknown): void
+}
+
+/**
+ * Stands between a transport and whoever reads. It consumes the transport's body at once, whether or not somebody reads, so
+ * that the end of every body is seen exactly once and a lease can end without a reader.
+ */
+export class Body implements ResponseBody, BodySink, BodyControl {
+  readonly #owner: BodyOwner
+  #source: BodyControl | undefined
+  #sink: BodySink | undefined
+  #early: Uint8Array[] = []
+  #earlyBytes = 0
+  #state: 'open' | 'ended' | 'failed' = 'open'
+  #mode: 'unread' | 'read' | 'discarded' = 'unread'
+  /** The sink asked to wait. */
+  #paused = false
+  /** The sink called resume while it was being given a chunk. */
+  #resumed = false
+  #delivering = false
+  #told = false
+  #trailers: RawHeaders | undefined
+  #error: unknown
+  #settled: (() => void) | undefined
+  /** The transport was asked to wait. */
+  blocked = false
+
+  constructor(owner: BodyOwner, source: ResponseBody) {
+    this.#owner = owner
+    const control = source.consume(this)
+    if (this.#state === 'open') this.#source = control
+  }
+
+  // --- the transport's side
+
+  chunk(data: Uint8Array): boolean {
+    if (this.#state !== 'open') return true
+    this.#owner.active()
+    if (this.#mode === 'read' && !this.#paused && this.#early.length === 0 && !this.#delivering) {
+      this.#give(data)
+      this.blocked = this.#paused
+      return !this.blocked
+    }
+    this.#earlyBytes += data.length
+    if (this.#mode === 'discarded') {
+      if (this.#earlyBytes > UNREAD_BYTES) this.#owner.cancel(new Error('discarded'))
+      return true
+    }
+    this.#early.push(data)
+    this.blocked = this.#mode === 'read' || this.#earlyBytes >= UNREAD_BYTES
+    return !this.blocked
+  }
+
+  end(trailers?: RawHeaders): void {
+    if (this.#state !== 'open') return
+    this.#trailers = trailers
+    this.#finish('ended')
+    this.#owner.ended()
+    this.#flush()
+  }
+
+  fail(failure: unknown): void {
+    if (this.#state !== 'open') return
+    this.#finish('failed')
+    this.#error = this.#owner.failed(failure)
+    this.#flush()
+  }
+
+  // --- the attempt's side
+
+  /** Ends it now: the transport lets go, the reader gets `error` in this tick. Returns false if it had ended before. */
+  abort(reason: unknown, error: unknown): boolean {
+    if (this.#state !== 'open') return false
+    const source = this.#source
+    this.#finish('failed')
+    this.#error = error
+    this.#early = []
+    this.#paused = false
+    source?.cancel(reason)
+    this.#flush()
+    return true
+  }
+
+  /** The backend's last byte is in, or never will be. */
+  get settled(): boolean {
+    return this.#state !== 'open'
+  }
+
+  /** Resolves when the whole body is in, rejects when it broke; undefined if it is in already. */
+  whole(): Promise<void> | undefined {
+    if (this.#state === 'ended') return undefined
+    return new Promise((resolve, reject) => {
+      const settle = (): void => (this.#state === 'ended' ? resolve() : reject(this.#error))
+      if (this.#state === 'failed') return settle()
+      this.#settled = () => queueMicrotask(settle) // the owner hears of the end first
+    })
+  }
+
+  // --- the reader's side
+
+  consume(sink: BodySink): BodyControl {
+    this.#claim('read')
+    this.#sink = sink
+    this.#flush()
+    return this
+  }
+
+  discard(): void {
+    this.#claim('discarded')
+    this.#early = []
+    this.#unblock()
+  }
+
+  resume(): void {
+    this.#resumed = true
+    if (!this.#paused) return
+    this.#paused = false
+    this.#flush()
+  }
+
+  cancel(reason: unknown): void {
+    this.#sink = undefined
+    this.#early = []
+    this.#mode = 'discarded'
+    if (this.#state === 'open') this.#owner.cancel(reason)
+  }
+
+  // --- inside
+
+  #claim(mode: 'read' | 'discarded'): void {
+    if (this.#mode !== 'unread') throw new Error('the body was consumed or discarded before')
+    this.#mode = mode
+  }
+
+  #finish(state: 'ended' | 'failed'): void {
+    this.#state = state
+    this.#source = undefined
+    const settled = this.#settled
+    this.#settled = undefined
+    settled?.()
+  }
+
+  #give(data: Uint8Array): void {
+    this.#resumed = false
+    this.#delivering = true
+    const more = this.#sink!.chunk(data)
+    this.#delivering = false
+    this.#paused = !more && !this.#resumed
+  }
+
+  /** Hands over what is waiting, in order, as far as the sink takes it; then the end, once. */
+  #flush(): void {
+    if (this.#sink === undefined || this.#delivering) return
+    let next = 0
+    while (next < this.#early.length && !this.#paused) {
+      this.#give(this.#early[next++]!)
+      if (this.#sink === undefined) return
+    }
+    if (next > 0) this.#early = this.#early.slice(next)
+    if (this.#paused || this.#early.length > 0) return
+    this.#earlyBytes = 0
+    if (this.#state === 'open') return this.#unblock()
+    if (this.#told) return
+    this.#told = true
+    const sink = this.#sink
+    this.#sink = undefined
+    if (this.#state === 'ended') sink.end(this.#trailers)
+    else sink.fail(this.#error)
+  }
+
+  #unblock(): void {
+    if (!this.blocked) return
+    this.blocked = false
+    this.#source?.resume()
+  }
+}
+
+/** A body that is already there: what a policy answers with when it sends nothing, and what tests use. */
+export function bodyOf(chunks: readonly Uint8Array[] = [], trailers?: RawHeaders): ResponseBody {
+  return {
+    consume(sink) {
+      let next = 0
+      let open = true
+      const flow = (): void => {
+        while (open && next < chunks.length) if (!sink.chunk(chunks[next++]!)) return
+        if (!open) return
+        open = false
+        sink.end(trailers)
+      }
+      flow()
+      return {
+        resume: flow,
+        cancel: () => {
+          open = false
+        },
+      }
+    },
+    discard() {},
+  }
+}

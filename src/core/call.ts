@@ -1,0 +1,96 @@
+import type { LiveAttempt } from './attempt.ts'
+import type { Backend, Call, Stop } from './contracts.ts'
+
+/** What a caller may say about one call. */
+export interface CallOptions {
+  /** Name of the pool; default: the only pool, or the first. */
+  readonly pool?: string | undefined
+  /** What hash strategies hash. */
+  readonly key?: string | undefined
+  /** Only backends that have all of these tags. */
+  readonly tags?: readonly string[] | undefined
+  /** Id of the backend to use if it is eligible. */
+  readonly prefer?: string | undefined
+  /** Whole call, ms, instead of `timeouts.totalMs`; 0 = no limit. */
+  readonly timeoutMs?: number | undefined
+  /** May be sent twice; default: by its method (GET, HEAD, OPTIONS, PUT, DELETE, TRACE). */
+  readonly idempotent?: boolean | undefined
+}
+
+/** Methods that may be sent twice (RFC 9110 9.2.2). */
+const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
+const NO_TAGS: readonly string[] = []
+
+/** A call in progress. */
+export class LiveCall implements Call {
+  readonly pool: string
+  readonly method: string
+  readonly key: string | undefined
+  readonly tags: readonly string[]
+  readonly prefer: string | undefined
+  readonly idempotent: boolean
+  readonly startMs: number
+  readonly attempts: LiveAttempt[] = []
+  /** ms; 0 = no limit. */
+  readonly timeoutMs: number
+  readonly deadlineMs: number
+  nowMs: number
+  picks = 0
+  again: Backend | undefined = undefined
+  canceled = false
+  reason: unknown = undefined
+  /** Attempts not yet ended. */
+  live = 0
+  /** The answer was handed over, or the call failed. */
+  answered = false
+  #enders: (() => void)[] | undefined = undefined
+  #cancelers: ((reason: unknown) => void)[] | undefined = undefined
+
+  constructor(pool: string, method: string, options: CallOptions, timeoutMs: number, nowMs: number) {
+    this.pool = pool
+    this.method = method
+    this.key = options.key
+    this.tags = options.tags ?? NO_TAGS
+    this.prefer = options.prefer
+    this.idempotent = options.idempotent ?? IDEMPOTENT.has(method)
+    this.startMs = nowMs
+    this.timeoutMs = options.timeoutMs ?? timeoutMs
+    this.deadlineMs = this.timeoutMs > 0 ? nowMs + this.timeoutMs : Infinity
+    this.nowMs = nowMs
+  }
+
+  tried(backend: Backend): boolean {
+    for (const attempt of this.attempts) if (attempt.backend === backend) return true
+    return false
+  }
+
+  onCancel(run: (reason: unknown) => void): Stop {
+    this.#cancelers ??= []
+    const cancelers = this.#cancelers
+    cancelers.push(run)
+    return () => {
+      const at = cancelers.indexOf(run)
+      if (at >= 0) cancelers.splice(at, 1)
+    }
+  }
+
+  onEnd(run: () => void): void {
+    this.#enders ??= []
+    this.#enders.push(run)
+  }
+
+  /** Tells who waits for the end. Called once, by the balancer. */
+  over(): void {
+    if (this.#enders !== undefined) for (const run of this.#enders) run()
+  }
+
+  cancel(reason: unknown): void {
+    if (this.canceled || (this.answered && this.live === 0)) return
+    this.canceled = true
+    this.reason = reason
+    for (const attempt of this.attempts) attempt.cancel(reason)
+    const cancelers = this.#cancelers
+    this.#cancelers = undefined
+    if (cancelers !== undefined) for (const run of cancelers) run(reason)
+  }
+}

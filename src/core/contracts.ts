@@ -1,0 +1,312 @@
+/**
+ * Every extension interface of evenkeel, types only. This file is the manual for third parties: whoever implements one
+ * of these interfaces hands the object over in the options; there is no registry and no base class.
+ */
+
+import type { Budget } from './budget.ts'
+import type { Deadlines } from './deadlines.ts'
+import type { PeakEwma } from './latency.ts'
+import type { Outcome, OutcomeClass } from './outcome.ts'
+
+/** Undo of whatever was started. Calling it twice does nothing. */
+export type Stop = () => void
+
+/** What a configuration or a discovery source says about one backend: plain data. */
+export interface Endpoint {
+  /** `http:` or `https:` URL; its path, if any, is put in front of every request's path. No credentials, query or fragment. */
+  readonly url: string
+  /** Name in events, stats and metrics; default: host, port and path of the URL. Unique within a pool. */
+  readonly id?: string
+  /** Share of the traffic relative to the other backends, >= 0; default 1; 0 = drain: no new requests. */
+  readonly weight?: number
+  /** 0 is tried first; default 0. */
+  readonly priority?: number
+  readonly zone?: string
+  readonly tags?: readonly string[]
+  /** Most requests in flight at once from this process; default: no limit. */
+  readonly maxInflight?: number
+  /** Headers set on every request to this backend. Values are treated as secrets: never in a log, an event or an error. */
+  readonly headers?: Readonly<Record<string, string>>
+  readonly meta?: Readonly<Record<string, unknown>>
+}
+
+/** Why a backend gets no traffic. Reasons are a set, one per writer; a backend is eligible when the set is empty. */
+export interface Reason {
+  /** Who says so: 'outlier', 'probe', 'operator', ... */
+  readonly by: string
+  /** True for what panic must never override: operator, drain, credential, quota. */
+  readonly hard: boolean
+  /** When the writer will take it back, in the clock's milliseconds, where that is known. */
+  readonly untilMs?: number
+  readonly detail?: string
+}
+
+/** The live record of a backend, read-only for parts. It survives reloads as long as id and URL stay the same. */
+export interface Backend {
+  readonly id: string
+  readonly endpoint: Endpoint
+  /** Scheme, host and port, as in `http://127.0.0.1:3001`. */
+  readonly origin: string
+  /** Path of the URL without a trailing slash; '' for the root. */
+  readonly basePath: string
+  /** Configured weight times every weigh factor; 0 = gets nothing new. */
+  readonly weight: number
+  /** log2 of `weight`, kept beside it so that no picker computes a logarithm. */
+  readonly logWeight: number
+  /** Attempts sent and not yet ended. */
+  readonly inflight: number
+  readonly reasons: ReadonlyMap<string, Reason>
+  readonly latency: PeakEwma
+  /** True from the moment the pool no longer holds it; requests in flight finish. */
+  readonly removed: boolean
+}
+
+/** The members of a pool at one moment: frozen, both lists in configuration order. */
+export interface Members {
+  readonly all: readonly Backend[]
+  /** Who may be picked: no reason against it and a weight above 0; in panic: everyone without a hard reason. */
+  readonly eligible: readonly Backend[]
+}
+
+/** The whole change path of a pool. Configuration, discovery, probes, detectors and breakers do only this. */
+export interface PoolControl {
+  /** The whole new set of endpoints. Same id and URL keep the live record. */
+  apply(endpoints: readonly Endpoint[]): void
+  /** Adds a reason, or replaces the one of the same writer. */
+  block(backend: Backend, reason: Reason): void
+  unblock(backend: Backend, by: string): void
+  /** Multiplies the weight by a factor in [0, 1]; 1 takes the writer's factor back. */
+  weigh(backend: Backend, by: string, factor: number): void
+}
+
+/** What parts are started with: one per pool. */
+export interface Core {
+  readonly pool: string
+  readonly clock: Clock
+  readonly random: Random
+  readonly deadlines: Deadlines
+  readonly budget: Budget
+  readonly control: PoolControl
+  members(): Members
+  /** Tells the balancer's listeners; arguments are positional so that nobody listening costs nothing. */
+  emit(event: string, ...details: readonly unknown[]): void
+}
+
+/** One logical request, from the face to the last byte. */
+export interface Call {
+  readonly pool: string
+  readonly method: string
+  /** What hash strategies hash. */
+  readonly key: string | undefined
+  readonly tags: readonly string[]
+  /** Id of the backend asked for, if it is eligible. */
+  readonly prefer: string | undefined
+  /** True if sending it twice does no harm: by its method (RFC 9110 9.2.2) or because the caller said so. */
+  readonly idempotent: boolean
+  /** Clock time at which the call fails with TIMEOUT; Infinity for none. */
+  readonly deadlineMs: number
+  /** Clock time of the current pick: pickers read this instead of a clock. */
+  readonly nowMs: number
+  /** Picks made so far for this call, refused candidates included. */
+  readonly picks: number
+  readonly attempts: readonly Attempt[]
+  readonly canceled: boolean
+  /** What it was cancelled with. */
+  readonly reason: unknown
+  /** Set by a policy: the next attempt goes to this backend, on a new connection. */
+  again: Backend | undefined
+  tried(backend: Backend): boolean
+  /** Ends every attempt in this tick. Blamed on the backends only if the reason is a BalancerError TIMEOUT. */
+  cancel(reason: unknown): void
+  /** Runs in the tick of the cancel, at most once. */
+  onCancel(run: (reason: unknown) => void): Stop
+  /** Runs once, when it was answered or has failed and its last attempt has ended. */
+  onEnd(run: () => void): void
+}
+
+/** One send of a call to one backend. */
+export interface Attempt {
+  readonly call: Call
+  readonly backend: Backend
+  /** 1 for the first. */
+  readonly number: number
+  /** What this backend gets. Attempt policies may replace it before they call `next`. */
+  request: BalancerRequest
+  /** True if the transport must open a new connection for it (the last one died of old age). */
+  readonly fresh: boolean
+  /** Clock times in ms; NaN until it happened: made, on a connection, head received, ended. */
+  readonly startMs: number
+  readonly sentMs: number
+  readonly headMs: number
+  readonly endMs: number
+  /** Last sign of life from the backend. */
+  readonly activeMs: number
+  /** Status of the head; 0 before it. */
+  readonly status: number
+  /** Set at the head, or at the end if there was none: what the policies decide by. */
+  readonly class: OutcomeClass | undefined
+  /** Set at the end. */
+  readonly outcome: Outcome | undefined
+  readonly canceled: boolean
+  /** Ends it now: before the head `send` rejects in this tick, afterwards the body fails. Not blamed on the backend. */
+  cancel(reason: unknown): void
+  /** For transports, until `send` settles: runs in the tick of the cancel, at most once. */
+  onCancel(run: (reason: unknown) => void): Stop
+  /** For policies, before they call `next`: be told of the stages as they are reached. */
+  watch(stages: Stages): void
+  /** For transports: the request has a connection and is being written. Call it at once if that cannot be known. */
+  sent(): void
+}
+
+/** The stages of an attempt, each told at most once and in this order; `end` always comes. */
+export interface Stages {
+  sent?(): void
+  head?(): void
+  end?(): void
+}
+
+/**
+ * Chooses the backend of one attempt. It reads no clock (`call.nowMs`), allocates nothing, and may be asked several
+ * times for one call. Undefined = nobody.
+ */
+export type Picker = (call: Call) => Backend | undefined
+
+/** A way of choosing. Stateless: one object may serve many pools. `name` shows in stats. */
+export interface Strategy {
+  readonly name: string
+  start(core: Core): Chooser
+}
+
+/** A strategy at work in one pool. State it keeps by Backend survives `build`. */
+export interface Chooser {
+  /** Called on every change of members, weights or eligibility, never on the request path. */
+  build(members: Members): Picker
+  /** The head of an answer arrived. */
+  head?(attempt: Attempt): void
+  /** The attempt ended, however it did. Exactly once per attempt. */
+  settle?(attempt: Attempt): void
+}
+
+/** The better of two. It returns one of its arguments, so that no number crosses the call and none is boxed. */
+export type Prefer = (a: Backend, b: Backend) => Backend
+
+/** Sync admission after the pick. What `admit` took is given back by `release` exactly once. */
+export interface Gate {
+  readonly name: string
+  admit(backend: Backend, call: Call): boolean
+  /** At the attempt's end, or with undefined when a later gate refused. */
+  release(backend: Backend, attempt: Attempt | undefined): void
+}
+
+/** Sees what happened, after it happened. Throwing in a sink is a bug of the sink: it is reported once and swallowed. */
+export interface Sink {
+  readonly name: string
+  head?(attempt: Attempt): void
+  attempt?(attempt: Attempt): void
+  call?(call: Call): void
+}
+
+/** A part that watches a pool and writes reasons: an outlier detector, a breaker. A gate plus a sink, never a wrapper. */
+export interface Watcher {
+  readonly name: string
+  start(core: Core): { readonly gate?: Gate; readonly sink?: Sink; readonly stop: Stop }
+}
+
+/** name, value, name, value, ...; bytes are latin1; order and repeats are kept. */
+export type RawHeaders = readonly (string | Uint8Array)[]
+
+/** A request body: nothing, bytes, or something that can be opened. */
+export type RequestBody = null | Uint8Array | OpenBody
+
+export interface OpenBody {
+  /** Bytes in all, where known. */
+  readonly length: number | undefined
+  /** False once it can no longer be sent from its start. */
+  readonly replayable: boolean
+  /** From the start, each time. Opening it again ends the earlier iteration. */
+  open(): AsyncIterable<Uint8Array>
+}
+
+export interface BalancerRequest {
+  readonly method: string
+  /** Origin-form: starts with '/', query included. */
+  readonly path: string
+  readonly headers: RawHeaders
+  readonly body: RequestBody
+  /** Called for each 1xx but 101. */
+  readonly informational?: (status: number, headers: RawHeaders) => void
+}
+
+export interface BalancerResponse {
+  readonly status: number
+  readonly headers: RawHeaders
+  readonly body: ResponseBody
+}
+
+/** A body that is pushed. Exactly one of the two verbs is called, once. Chunks that came before `consume` are delivered first. */
+export interface ResponseBody {
+  consume(sink: BodySink): BodyControl
+  /** Nobody wants it: what is small is read to its end so that the connection lives, what is large is cut. */
+  discard(): void
+}
+
+export interface BodyControl {
+  /** After `chunk` returned false: go on. */
+  resume(): void
+  /** No more calls to the sink; the connection is given up unless the body had ended. */
+  cancel(reason: unknown): void
+}
+
+export interface BodySink {
+  /** False = paused until `resume`. */
+  chunk(data: Uint8Array): boolean
+  end(trailers?: RawHeaders): void
+  fail(error: unknown): void
+}
+
+/** How a send failed, by structure; what `Transport.send` rejects with and `BodySink.fail` gets. */
+export interface SendFailure {
+  /** Where it was: waiting for a connection, connecting, in the TLS handshake, before the head was complete, in the body. */
+  readonly phase: 'wait' | 'connect' | 'tls' | 'head' | 'body'
+  /** 'no' only if it is certain that the backend has seen nothing of the request. */
+  readonly processed: 'no' | 'maybe'
+  /** True if the connection had carried a request before. */
+  readonly reused: boolean
+  /** The platform's or the library's error code, upper case: 'ECONNREFUSED', 'UND_ERR_SOCKET', ...; '' if there is none. */
+  readonly code: string
+  readonly cause: unknown
+}
+
+/** Carries attempts to backends. */
+export interface Transport {
+  readonly name: string
+  /** Resolves with the head. Rejects with a SendFailure, in the tick of a cancel. After the head, `BodyControl.cancel` ends it. */
+  send(attempt: Attempt): Promise<BalancerResponse>
+  /** The backend was removed: resolves when its in-flight requests are over and its connections closed. */
+  forget?(backend: Backend): Promise<void>
+  /** Closes every connection now. */
+  close?(): Promise<void>
+}
+
+export type CallHandler = (call: Call, request: BalancerRequest) => Promise<BalancerResponse>
+export type AttemptHandler = (attempt: Attempt) => Promise<BalancerResponse>
+
+/** Wraps what comes after it. Composed once per configuration, outermost first. */
+export type Policy =
+  | { readonly name: string; readonly scope: 'balancer' | 'pool'; wrap(next: CallHandler, core: Core): CallHandler }
+  | { readonly name: string; readonly scope: 'attempt'; wrap(next: AttemptHandler, core: Core): AttemptHandler }
+
+/** Pushes whole values, never deltas. */
+export interface Source<T> {
+  readonly name: string
+  subscribe(next: (value: T) => void, fail: (error: unknown) => void): Stop
+}
+
+/** Monotonic milliseconds. Timers are one-shot and never keep the process alive. */
+export interface Clock {
+  now(): number
+  after(ms: number, run: () => void): Stop
+}
+
+/** A whole number in [0, below), below <= 2^30. */
+export type Random = (below: number) => number

@@ -1,0 +1,131 @@
+import type { SendFailure } from './contracts.ts'
+import { BalancerError, type BalancerErrorCode } from './errors.ts'
+
+/** How an attempt ended. */
+export type OutcomeClass =
+  | 'ok'
+  | 'client-error'
+  | 'auth'
+  | 'rate-limited'
+  | 'server-error'
+  | 'connect'
+  | 'tls'
+  | 'stale'
+  | 'reset'
+  | 'protocol'
+  | 'timeout'
+  | 'truncated'
+  | 'overloaded'
+  | 'local'
+  | 'request'
+  | 'cancelled'
+
+export interface Outcome {
+  readonly class: OutcomeClass
+  /** 0 if there was no head. */
+  readonly status: number
+  readonly phase: SendFailure['phase'] | 'done'
+  /** The platform's error code; '' without one. */
+  readonly code: string
+  readonly error: unknown
+}
+
+/** What a class means for the policies. */
+export interface ClassRule {
+  /**
+   * Whether it may be sent again: 'always' = nothing was processed; 'safe' = if the call is idempotent; 'status' = if safe
+   * and the status is listed in `retry.status`; 'fresh' = if safe, once, to the same backend on a new connection.
+   */
+  readonly retry: 'never' | 'always' | 'safe' | 'status' | 'fresh'
+  readonly health: 'success' | 'failure' | 'none'
+  /** What peak EWMA learns: the time it took, at least FAILURE_MS, or nothing. */
+  readonly latency: 'sample' | 'slow' | 'none'
+  /** The BalancerError's code when it ends the call; undefined = an answer is handed over, or the reason itself thrown. */
+  readonly code: BalancerErrorCode | undefined
+}
+
+/** The table. Rows are read, never computed: extending evenkeel's idea of failure means editing data. */
+export const CLASSES: Readonly<Record<OutcomeClass, ClassRule>> = {
+  ok: { retry: 'never', health: 'success', latency: 'sample', code: undefined },
+  'client-error': { retry: 'status', health: 'success', latency: 'sample', code: undefined },
+  auth: { retry: 'status', health: 'none', latency: 'none', code: undefined },
+  'rate-limited': { retry: 'status', health: 'none', latency: 'none', code: undefined },
+  'server-error': { retry: 'status', health: 'failure', latency: 'slow', code: undefined },
+  connect: { retry: 'always', health: 'failure', latency: 'slow', code: 'CONNECT' },
+  tls: { retry: 'always', health: 'failure', latency: 'slow', code: 'TLS' },
+  stale: { retry: 'fresh', health: 'none', latency: 'none', code: 'RESET' },
+  reset: { retry: 'safe', health: 'failure', latency: 'slow', code: 'RESET' },
+  protocol: { retry: 'safe', health: 'failure', latency: 'slow', code: 'PROTOCOL' },
+  timeout: { retry: 'safe', health: 'failure', latency: 'slow', code: 'TIMEOUT' },
+  truncated: { retry: 'safe', health: 'failure', latency: 'slow', code: 'TRUNCATED' },
+  overloaded: { retry: 'always', health: 'none', latency: 'none', code: 'OVERLOADED' },
+  local: { retry: 'never', health: 'none', latency: 'none', code: 'CONNECT' },
+  request: { retry: 'never', health: 'none', latency: 'none', code: 'PROTOCOL' },
+  cancelled: { retry: 'never', health: 'none', latency: 'none', code: undefined },
+}
+
+/** First match wins. */
+export const STATUS_CLASSES: readonly { readonly from: number; readonly to: number; readonly class: OutcomeClass }[] = [
+  { from: 200, to: 399, class: 'ok' },
+  { from: 401, to: 401, class: 'auth' },
+  { from: 403, to: 403, class: 'auth' },
+  { from: 429, to: 429, class: 'rate-limited' },
+  { from: 400, to: 499, class: 'client-error' },
+  { from: 500, to: 599, class: 'server-error' },
+]
+
+/** Error code -> class, looked up before the phase is. Codes of Node, undici and llhttp. */
+export const CODE_CLASSES: Readonly<Record<string, OutcomeClass>> = {
+  EMFILE: 'local',
+  ENFILE: 'local',
+  EADDRNOTAVAIL: 'local',
+  REQUEST_BODY: 'request',
+  BAD_STATUS: 'protocol',
+  UND_ERR_INVALID_ARG: 'request',
+  UND_ERR_NOT_SUPPORTED: 'request',
+  UND_ERR_REQ_CONTENT_LENGTH_MISMATCH: 'request',
+  UND_ERR_HEADERS_OVERFLOW: 'protocol',
+  UND_ERR_CONNECT_TIMEOUT: 'connect',
+}
+
+/** Phase -> class, for what no code decides. */
+export const PHASE_CLASSES: Readonly<Record<SendFailure['phase'], OutcomeClass>> = {
+  wait: 'overloaded',
+  connect: 'connect',
+  tls: 'tls',
+  head: 'reset',
+  body: 'truncated',
+}
+
+/** Class of a status; what is outside 100..599 is no HTTP. */
+export function classOfStatus(status: number): OutcomeClass {
+  if (status >= 200 && status < 400) return 'ok' // the row nearly every answer ends in
+  return STATUS_CLASSES.find((row) => status >= row.from && status <= row.to)?.class ?? 'protocol'
+}
+
+/** Class of a failed send. A cancel's reason decides over the phase: our own timeout is one, anything else is the caller's. */
+export function classOfFailure(failure: SendFailure, canceled: boolean): OutcomeClass {
+  if (canceled) {
+    if (!(failure.cause instanceof BalancerError) || failure.cause.code !== 'TIMEOUT') return 'cancelled'
+    if (failure.phase === 'head' || failure.phase === 'body') return 'timeout'
+    return PHASE_CLASSES[failure.phase]
+  }
+  const byCode = CODE_CLASSES[failure.code]
+  if (byCode !== undefined) return byCode
+  if (failure.phase === 'head' && failure.code.startsWith('HPE_')) return 'protocol' // llhttp's; in a body it is a cut
+  if (failure.phase === 'head' && failure.reused) return 'stale'
+  return PHASE_CLASSES[failure.phase]
+}
+
+/** The error that ends a call, made from what the last attempt met. A caller's own reason is handed back as it is. */
+export function errorOf(outcome: Outcome, backend: string): unknown {
+  const code = CLASSES[outcome.class].code
+  if (code === undefined) return outcome.error
+  if (outcome.error instanceof BalancerError) return outcome.error
+  const detail = outcome.error instanceof Error ? outcome.error.message : String(outcome.error)
+  const where = outcome.phase === 'done' ? '' : ` (${outcome.phase})`
+  return new BalancerError(code, `backend ${backend}: ${outcome.class}${where}: ${detail || outcome.code}`, {
+    cause: outcome.error,
+    backend,
+  })
+}

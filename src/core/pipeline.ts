@@ -1,0 +1,21 @@
+import type { AttemptHandler, CallHandler, Core, Policy } from './contracts.ts'
+
+/** Composes policies of one scope around a handler, outermost first. */
+export function composeCalls(
+  policies: readonly Policy[],
+  scope: 'balancer' | 'pool',
+  core: Core,
+  inner: CallHandler,
+): CallHandler {
+  return policies.reduceRight<CallHandler>(
+    (next, policy) => (policy.scope === scope ? policy.wrap(next, core) : next),
+    inner,
+  )
+}
+
+export function composeAttempts(policies: readonly Policy[], core: Core, inner: AttemptHandler): AttemptHandler {
+  return policies.reduceRight<AttemptHandler>(
+    (next, policy) => (policy.scope === 'attempt' ? policy.wrap(next, core) : next),
+    inner,
+  )
+}

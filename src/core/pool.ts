@@ -1,0 +1,487 @@
+import { asSendFailure, type Lender, LiveAttempt } from './attempt.ts'
+import { BackendRecord, idOf } from './backend.ts'
+import { Budget, type BudgetOptions } from './budget.ts'
+import type { LiveCall } from './call.ts'
+import type {
+  Attempt,
+  AttemptHandler,
+  Backend,
+  BalancerRequest,
+  BalancerResponse,
+  BodySink,
+  Call,
+  CallHandler,
+  Chooser,
+  Clock,
+  Core,
+  Endpoint,
+  Gate,
+  Members,
+  Picker,
+  Policy,
+  PoolControl,
+  Random,
+  Reason,
+  SendFailure,
+  Sink,
+  Stop,
+  Strategy,
+  Transport,
+  Watcher,
+} from './contracts.ts'
+import type { Deadlines } from './deadlines.ts'
+import { BalancerError } from './errors.ts'
+import { withHeaders } from './headers.ts'
+import { FAILURE_MS } from './latency.ts'
+import { CLASSES } from './outcome.ts'
+import { composeAttempts, composeCalls } from './pipeline.ts'
+
+/** Weight changes are published at most this often, ms: a ramp over many backends must not rebuild pickers all the time. */
+const WEIGH_MS = 100
+/** How often the picker is asked before the pool scans for itself (Finagle's effort for a distinct second pick). */
+const ASKS = 5
+
+/** What a pool is made of; replaced whole by an update. */
+export interface PoolParts {
+  readonly strategy: Strategy
+  readonly transport: Transport
+  /** Pool and attempt scope, outermost first. */
+  readonly policies: readonly Policy[]
+  readonly watchers: readonly Watcher[]
+  readonly sinks: readonly Sink[]
+  readonly panicBelow: number
+  readonly budget: BudgetOptions
+}
+
+/** What pools share: the balancer. */
+export interface PoolHost {
+  readonly clock: Clock
+  readonly random: Random
+  readonly deadlines: Deadlines
+  emit(event: string, ...details: readonly unknown[]): void
+  /** A call is over: it was answered or failed, and its last attempt has ended. */
+  over(call: LiveCall): void
+}
+
+type Started = ReturnType<Watcher['start']>
+
+/** Plain counters since the pool was made. */
+export interface PoolTotals {
+  calls: number
+  attempts: number
+  retries: number
+  /** Calls that ended without an answer, aborted ones apart. */
+  failed: number
+  aborted: number
+}
+
+/** Backends, strategy and policies under one name. The change path rebuilds snapshots; the request path only reads them. */
+export class Pool implements PoolControl, Lender {
+  readonly name: string
+  readonly totals: PoolTotals = { calls: 0, attempts: 0, retries: 0, failed: 0, aborted: 0 }
+  readonly #host: PoolHost
+  readonly #records = new Map<string, BackendRecord>()
+  readonly #warned = new Set<string>()
+  #parts: PoolParts
+  #core: Core
+  #chooser: Chooser
+  #gates: readonly Gate[] = []
+  #sinks: readonly Sink[] = []
+  #running: ReadonlyMap<Watcher, Started> = new Map()
+  #members: Members = { all: [], eligible: [] }
+  #picker: Picker = () => undefined
+  #panic = false
+  #stopWeigh: Stop | undefined
+  #weighedMs = -Infinity
+  inflight = 0
+  /** The pool's whole pipeline: what a call goes through after the balancer's own. */
+  handle: CallHandler = () => Promise.reject(new BalancerError('CLOSED', 'the pool has not started'))
+
+  constructor(name: string, parts: PoolParts, endpoints: readonly Endpoint[], host: PoolHost) {
+    this.name = name
+    this.#host = host
+    this.#parts = parts
+    this.#core = this.#coreOf(parts)
+    this.#chooser = parts.strategy.start(this.#core)
+    this.#begin(parts)
+    this.apply(endpoints)
+  }
+
+  get members(): Members {
+    return this.#members
+  }
+
+  get records(): readonly BackendRecord[] {
+    return this.#members.all as readonly BackendRecord[]
+  }
+
+  get strategy(): string {
+    return this.#parts.strategy.name
+  }
+
+  get transport(): Transport {
+    return this.#parts.transport
+  }
+
+  get panic(): boolean {
+    return this.#panic
+  }
+
+  get budget(): Budget {
+    return this.#core.budget
+  }
+
+  /** New parts, new endpoints, in one step. Calls under way finish with the parts they began with. */
+  reconfigure(parts: PoolParts, endpoints: readonly Endpoint[]): void {
+    const old = this.#parts
+    this.#parts = parts
+    this.#core = this.#coreOf(parts, sameBudget(old.budget, parts.budget) ? this.#core.budget : undefined)
+    if (parts.strategy !== old.strategy) this.#chooser = parts.strategy.start(this.#core)
+    this.#begin(parts)
+    if (parts.transport !== old.transport) for (const record of this.records) void old.transport.forget?.(record)
+    this.apply(endpoints)
+  }
+
+  close(): void {
+    for (const { stop } of this.#running.values()) stop()
+    this.#running = new Map()
+    this.#stopWeigh?.()
+  }
+
+  // --- the change path
+
+  apply(endpoints: readonly Endpoint[]): void {
+    const nowMs = this.now()
+    const all: BackendRecord[] = []
+    const added: BackendRecord[] = []
+    const changed: BackendRecord[] = []
+    const left = new Map(this.#records)
+    for (const endpoint of endpoints) {
+      const id = idOf(endpoint)
+      const old = left.get(id)
+      if (old !== undefined && old.endpoint.url === endpoint.url) {
+        left.delete(id)
+        if (JSON.stringify(old.endpoint) !== JSON.stringify(endpoint)) changed.push(old)
+        old.endpoint = endpoint
+        old.reweigh()
+        all.push(old)
+      } else {
+        const record = new BackendRecord(endpoint)
+        added.push(record)
+        all.push(record)
+      }
+    }
+    for (const record of added) record.latency.reset(this.#medianLatency(nowMs), nowMs)
+    for (const record of left.values()) record.removed = true
+    this.#records.clear()
+    for (const record of all) this.#records.set(record.id, record)
+    this.#members = { all: Object.freeze(all), eligible: [] }
+    this.#publish()
+    for (const record of left.values()) {
+      void this.#parts.transport.forget?.(record)
+      this.#host.emit('removed', record)
+    }
+    for (const record of added) this.#host.emit('added', record)
+    for (const record of changed) this.#host.emit('updated', record)
+  }
+
+  block(backend: Backend, reason: Reason): void {
+    const record = backend as BackendRecord
+    if (record.removed) return
+    record.reasons.set(reason.by, reason)
+    this.#publish()
+    this.#host.emit('blocked', record, reason)
+  }
+
+  unblock(backend: Backend, by: string): void {
+    const record = backend as BackendRecord
+    const reason = record.reasons.get(by)
+    if (reason === undefined) return
+    record.reasons.delete(by)
+    // Whatever it was slow at lies behind it: it comes back as one of its peers, not as the worst.
+    if (record.reasons.size === 0) record.latency.reset(this.#medianLatency(this.now(), record), this.now())
+    this.#publish()
+    this.#host.emit('unblocked', record, reason)
+  }
+
+  weigh(backend: Backend, by: string, factor: number): void {
+    const record = backend as BackendRecord
+    if ((record.factors.get(by) ?? 1) === factor) return
+    if (factor === 1) record.factors.delete(by)
+    else record.factors.set(by, factor)
+    record.reweigh()
+    const waitMs = this.#weighedMs + WEIGH_MS - this.now()
+    if (waitMs <= 0) return this.#publish()
+    this.#stopWeigh ??= this.#host.clock.after(waitMs, () => this.#publish())
+  }
+
+  // --- the request path
+
+  now(): number {
+    return this.#host.clock.now()
+  }
+
+  /** One backend that every gate admitted, or undefined. */
+  pick(call: LiveCall): BackendRecord | undefined {
+    call.nowMs = this.now()
+    const { eligible } = this.#members
+    if (call.again !== undefined) {
+      const again = call.again as BackendRecord
+      if (!again.removed && this.#admits(again, call)) return again
+      call.again = undefined
+    }
+    if (call.prefer !== undefined) {
+      const wanted = this.#records.get(call.prefer)
+      if (wanted !== undefined && eligible.includes(wanted) && this.#takes(wanted, call)) return wanted
+    }
+    for (let ask = 0; ask < ASKS; ask++) {
+      const backend = this.#picker(call) as BackendRecord | undefined
+      call.picks++
+      if (backend === undefined) break
+      if (this.#takes(backend, call)) return backend
+    }
+    return this.#scan(call, false) ?? (call.attempts.length > 0 ? this.#scan(call, true) : undefined)
+  }
+
+  // --- the lender
+
+  headed(attempt: LiveAttempt): void {
+    this.#learn(attempt, attempt.headMs)
+    if (this.#chooser.head !== undefined) this.#guard('strategy', () => this.#chooser.head?.(attempt))
+    for (const sink of this.#sinks) if (sink.head !== undefined) this.#guard(sink.name, () => sink.head?.(attempt))
+  }
+
+  settled(attempt: LiveAttempt): void {
+    const { backend, call } = attempt
+    const kind = attempt.outcome!.class
+    backend.inflight--
+    this.inflight--
+    call.live--
+    backend.totals.classes[kind] = (backend.totals.classes[kind] ?? 0) + 1
+    if (CLASSES[kind].health === 'failure') backend.totals.failures++
+    if (kind !== attempt.headClass) this.#learn(attempt, attempt.endMs)
+    if (this.#chooser.settle !== undefined) this.#guard('strategy', () => this.#chooser.settle?.(attempt))
+    for (const gate of this.#gates) this.#guard(gate.name, () => gate.release(backend, attempt))
+    for (const sink of this.#sinks)
+      if (sink.attempt !== undefined) this.#guard(sink.name, () => sink.attempt?.(attempt))
+    this.#host.emit('attempt', attempt)
+    if (call.answered && call.live === 0) this.#over(call)
+  }
+
+  /** The call was answered or failed; it is over once its attempts are. */
+  answered(call: LiveCall): void {
+    call.answered = true
+    if (call.live === 0) this.#over(call)
+  }
+
+  // --- inside
+
+  #over(call: LiveCall): void {
+    for (const sink of this.#sinks) if (sink.call !== undefined) this.#guard(sink.name, () => sink.call?.(call))
+    this.#host.over(call)
+  }
+
+  #coreOf(parts: PoolParts, budget: Budget = new Budget(parts.budget, this.#host.clock)): Core {
+    const { clock, random, deadlines } = this.#host
+    return {
+      pool: this.name,
+      clock,
+      random,
+      deadlines,
+      budget,
+      control: this,
+      members: () => this.#members,
+      emit: (event, ...details) => {
+        if (event === 'retry') this.totals.retries++
+        this.#host.emit(event, ...details)
+      },
+    }
+  }
+
+  #begin(parts: PoolParts): void {
+    // A watcher that stays keeps running: what it has learned and the reasons it has written stay too.
+    const running = new Map(parts.watchers.map((it) => [it, this.#running.get(it) ?? it.start(this.#core)]))
+    for (const [watcher, { stop }] of this.#running) if (!running.has(watcher)) stop()
+    this.#running = running
+    const started = [...running.values()]
+    this.#gates = started.flatMap(({ gate }) => (gate === undefined ? [] : [gate]))
+    this.#sinks = [...started.flatMap(({ sink }) => (sink === undefined ? [] : [sink])), ...parts.sinks]
+    const { transport } = parts
+    const send = composeAttempts(parts.policies, this.#core, (attempt) => perform(attempt as LiveAttempt, transport))
+    this.handle = composeCalls(parts.policies, 'pool', this.#core, (call, request) =>
+      this.#attempt(call as LiveCall, request, send),
+    )
+  }
+
+  /** Innermost of the call pipeline: pick, make the attempt, send it. */
+  async #attempt(call: LiveCall, request: BalancerRequest, send: AttemptHandler): Promise<BalancerResponse> {
+    if (call.canceled) throw call.reason
+    const backend = this.pick(call)
+    if (backend === undefined) throw this.#nobody()
+    const fresh = call.again === backend
+    call.again = undefined
+    const attempt = new LiveAttempt(call, backend, requestFor(backend, request), fresh, this)
+    call.attempts.push(attempt)
+    call.live++
+    backend.inflight++
+    this.inflight++
+    backend.totals.requests++
+    this.totals.attempts++
+    try {
+      const response = await send(attempt)
+      if (attempt.class === undefined) attempt.unused(response.status, undefined)
+      return response
+    } catch (error) {
+      if (attempt.class === undefined) attempt.unused(0, error)
+      throw error
+    }
+  }
+
+  #takes(backend: BackendRecord, call: LiveCall): boolean {
+    return !call.tried(backend) && this.#fits(backend, call) && this.#admits(backend, call)
+  }
+
+  #fits(backend: BackendRecord, call: Call): boolean {
+    if (call.tags.length === 0) return true
+    const tags = backend.endpoint.tags
+    return tags !== undefined && call.tags.every((tag) => tags.includes(tag))
+  }
+
+  /** Asks every gate; what earlier gates took is given back when a later one refuses. */
+  #admits(backend: BackendRecord, call: Call): boolean {
+    const limit = backend.endpoint.maxInflight
+    if (limit !== undefined && backend.inflight >= limit) return false
+    for (let i = 0; i < this.#gates.length; i++) {
+      if (this.#gates[i]!.admit(backend, call)) continue
+      for (let j = i - 1; j >= 0; j--) this.#gates[j]!.release(backend, undefined)
+      return false
+    }
+    return true
+  }
+
+  #scan(call: LiveCall, repeat: boolean): BackendRecord | undefined {
+    const { eligible } = this.#members
+    const n = eligible.length
+    if (n === 0) return undefined
+    const start = n === 1 ? 0 : this.#host.random(n)
+    for (let i = 0; i < n; i++) {
+      const backend = eligible[(start + i) % n] as BackendRecord
+      if (!repeat && call.tried(backend)) continue
+      if (this.#fits(backend, call) && this.#admits(backend, call)) return backend
+    }
+    return undefined
+  }
+
+  #nobody(): BalancerError {
+    const nowMs = this.now()
+    const reasons: Record<string, readonly string[]> = {}
+    let untilMs = Infinity
+    let full = false
+    for (const record of this.records) {
+      const why = record.describe(nowMs)
+      const limit = record.endpoint.maxInflight
+      const atLimit = limit !== undefined && record.inflight >= limit
+      full ||= atLimit && why.length === 0
+      const other = atLimit
+        ? [`${limit} requests in flight, its limit`]
+        : why.length === 0
+          ? ['not admitted for this call']
+          : []
+      reasons[record.id] = [...why, ...other]
+      for (const reason of record.reasons.values()) untilMs = Math.min(untilMs, reason.untilMs ?? Infinity)
+    }
+    const list = Object.entries(reasons).map(([id, why]) => `${id}: ${why.join(', ')}`)
+    const message =
+      list.length === 0
+        ? `pool ${this.name} has no backends`
+        : `pool ${this.name}: no backend may be picked (${list.join('; ')})`
+    return new BalancerError(full ? 'OVERLOADED' : 'NO_BACKEND', message, {
+      reasons,
+      ...(untilMs < Infinity && { retryAfterMs: Math.max(0, untilMs - nowMs) }),
+    })
+  }
+
+  #learn(attempt: Attempt, atMs: number): void {
+    const record = attempt.backend as BackendRecord
+    const rule = CLASSES[attempt.class!]
+    if (rule.latency === 'none') return
+    const ms = atMs - attempt.startMs
+    if (rule.latency === 'sample') record.quantiles.observe(ms, atMs)
+    record.latency.observe(rule.latency === 'slow' ? Math.max(ms, FAILURE_MS) : ms, atMs)
+  }
+
+  /** Where a newcomer starts: in the middle of its peers; NaN if none is known. */
+  #medianLatency(nowMs: number, but?: BackendRecord): number {
+    const known = [...this.#records.values()]
+      .filter((record) => record !== but && record.latency.known && record.reasons.size === 0)
+      .map((record) => record.latency.read(nowMs))
+      .sort((a, b) => a - b)
+    return known[known.length >> 1] ?? NaN
+  }
+
+  #publish(): void {
+    this.#stopWeigh?.()
+    this.#stopWeigh = undefined
+    this.#weighedMs = this.now()
+    const all = this.records
+    const able = all.filter(
+      (record) => record.weight > 0 && ![...record.reasons.values()].some((reason) => reason.hard),
+    )
+    const healthy = able.filter((record) => record.reasons.size === 0)
+    this.#panic = able.length > 0 && healthy.length / able.length < this.#parts.panicBelow
+    const usable = this.#panic ? able : healthy
+    const first = Math.min(...usable.map((record) => record.endpoint.priority ?? 0))
+    const eligible = usable.filter((record) => (record.endpoint.priority ?? 0) === first)
+    this.#members = Object.freeze({ all, eligible: Object.freeze(eligible) })
+    this.#picker = this.#chooser.build(this.#members)
+  }
+
+  /** A part that throws where only bookkeeping is done must not break a request: it is reported, once per part. */
+  #guard(name: string, run: () => void): void {
+    try {
+      run()
+    } catch (error) {
+      if (this.#warned.has(name)) return
+      this.#warned.add(name)
+      this.#host.emit('warning', new BalancerError('CONFIG', `${name} threw in pool ${this.name}`, { cause: error }))
+    }
+  }
+}
+
+/** Innermost of the attempt pipeline. */
+async function perform(attempt: LiveAttempt, transport: Transport): Promise<BalancerResponse> {
+  if (attempt.canceled) throw attempt.failedToSend(withdrawn(attempt))
+  let response: BalancerResponse
+  try {
+    response = await transport.send(attempt)
+  } catch (error) {
+    throw attempt.failedToSend(asSendFailure(error))
+  }
+  const { status } = response
+  if (!attempt.canceled && status >= 200 && status <= 599) return attempt.head(response)
+  response.body.consume(NOBODY).cancel(attempt.reason)
+  // Cancelled between the transport's answer and this line, or no HTTP.
+  if (attempt.canceled) throw attempt.failedToSend(withdrawn(attempt))
+  const cause = new Error(`status ${status} is outside 200..599`)
+  throw attempt.failedToSend({ phase: 'head', processed: 'maybe', reused: false, code: 'BAD_STATUS', cause })
+}
+
+/** The request as this backend gets it: its base path in front, its own headers set. */
+function requestFor({ basePath, endpoint }: BackendRecord, request: BalancerRequest): BalancerRequest {
+  if (basePath === '' && endpoint.headers === undefined) return request
+  return {
+    ...request,
+    path: basePath + request.path,
+    headers: endpoint.headers === undefined ? request.headers : withHeaders(request.headers, endpoint.headers),
+  }
+}
+
+const NOBODY: BodySink = { chunk: () => true, end: () => {}, fail: () => {} }
+
+function withdrawn(attempt: LiveAttempt): SendFailure {
+  return { phase: 'head', processed: 'maybe', reused: false, code: '', cause: attempt.reason }
+}
+
+function sameBudget(a: BudgetOptions, b: BudgetOptions): boolean {
+  return a.share === b.share && a.perSecond === b.perSecond && a.windowMs === b.windowMs
+}

@@ -1,0 +1,73 @@
+import type { OpenBody } from './contracts.ts'
+
+/**
+ * A body that can be read once, made repeatable: what was read is kept up to a limit, and opening it again starts with
+ * that. Past the limit nothing is kept and `replayable` turns false. Only the latest opening goes on.
+ */
+export class ReplayBody implements OpenBody {
+  readonly length: number | undefined
+  readonly #source: AsyncIterator<Uint8Array>
+  readonly #limit: number
+  #kept: Uint8Array[] = []
+  #keptBytes = 0
+  #opening = 0
+  #pulling: Promise<void> | undefined
+  #done = false
+  replayable = true
+
+  constructor(source: AsyncIterable<Uint8Array>, length: number | undefined, limitBytes: number) {
+    this.#source = source[Symbol.asyncIterator]()
+    this.length = length
+    this.#limit = limitBytes
+    this.replayable = (length ?? 0) <= limitBytes
+  }
+
+  open(): AsyncIterable<Uint8Array> {
+    this.#opening++
+    return this.#read(this.#opening)
+  }
+
+  /** The call is over: lets the source go, read to its end or not. */
+  close(): void {
+    this.#opening = 0
+    this.#kept = []
+    if (this.#done) return
+    this.#done = true
+    void this.#source.return?.().catch(() => {})
+  }
+
+  async *#read(opening: number): AsyncGenerator<Uint8Array, void, undefined> {
+    let next = 0
+    while (opening === this.#opening) {
+      const chunk = this.#kept[next]
+      if (chunk !== undefined) {
+        next++
+        if (!this.replayable) {
+          this.#kept.splice(0, next)
+          next = 0
+        }
+        yield chunk
+      } else if (this.#done) return
+      else {
+        // A pull begun for an earlier opening is waited for, not repeated: its chunk belongs to whoever reads now.
+        this.#pulling ??= this.#pull()
+        await this.#pulling
+      }
+    }
+  }
+
+  async #pull(): Promise<void> {
+    try {
+      const { done, value } = await this.#source.next()
+      if (done === true) {
+        this.#done = true
+        return
+      }
+      this.#kept.push(value)
+      this.#keptBytes += value.length
+      if (this.#keptBytes > this.#limit) this.replayable = false
+    } finally {
+      this.#pulling = undefined
+    }
+  }
+}

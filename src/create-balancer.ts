@@ -1,0 +1,96 @@
+import { Balancer, type BalancerPlan } from './balancer.ts'
+import { resolveOptions } from './config/schema.ts'
+import { systemClock } from './core/clock.ts'
+import type { Strategy, Transport, Watcher } from './core/contracts.ts'
+import type { BalancerOptions, ResolvedPool, ResolvedSettings, StrategyName } from './core/options.ts'
+import type { PoolParts } from './core/pool.ts'
+import { systemRandom } from './core/random.ts'
+import { type BalancerFetch, createFetch } from './faces/fetch.ts'
+import { outlier } from './health/outlier.ts'
+import { hold } from './policies/hold.ts'
+import { retry } from './policies/retry.ts'
+import { deadline, timeouts } from './policies/timeout.ts'
+import { p2c } from './strategies/p2c.ts'
+import { byInflight, byPeakEwma } from './strategies/prefer.ts'
+import { roundRobin } from './strategies/round-robin.ts'
+import { undici } from './transports/undici.ts'
+
+const STRATEGIES: Readonly<Record<StrategyName, () => Strategy>> = {
+  'round-robin': roundRobin,
+  p2c: () => p2c(byInflight),
+  'peak-ewma': () => p2c(byPeakEwma),
+}
+
+/**
+ * A balancer over the given backends. Throws one BalancerError `CONFIG` that lists everything wrong with the options.
+ * Nothing is connected before the first request, and nothing it starts keeps the process alive.
+ */
+export function createBalancer(options: BalancerOptions): Balancer<BalancerFetch> {
+  const random = systemRandom()
+  const resolve = (given: BalancerOptions): ReturnType<typeof resolveOptions> =>
+    resolveOptions(given, { clock: systemClock, random: () => random })
+  const made = new Made()
+  const first = resolve(options)
+  const planOf = (given: BalancerOptions): BalancerPlan => {
+    const { name, origins, pools } = given === options ? first : resolve(given)
+    return {
+      name,
+      origins,
+      pools: pools.map((pool) => ({
+        name: pool.name,
+        endpoints: pool.endpoints,
+        parts: made.partsOf(pool),
+        totalMs: pool.settings.timeouts.totalMs,
+        bufferBytes: pool.settings.retry.bufferBytes,
+      })),
+    }
+  }
+  return new Balancer(options, first, planOf, createFetch)
+}
+
+/** Parts made from settings, kept by what they were made from: an update that says the same gets the same objects. */
+class Made {
+  readonly #kept = new Map<string, { readonly from: string; readonly part: unknown }>()
+
+  partsOf({ name, settings }: ResolvedPool): PoolParts {
+    const { health, retry: retrySettings, timeouts: times } = settings
+    return {
+      strategy: this.#strategy(name, settings),
+      transport:
+        settings.transport ?? this.#keep<Transport>(name, 'transport', settings.undici, () => undici(settings.undici)),
+      policies: [
+        deadline(),
+        retry(retrySettings),
+        ...settings.policies,
+        timeouts(times),
+        ...(retrySettings.holdBytes > 0 ? [hold(retrySettings.holdBytes)] : []),
+      ],
+      watchers: [...this.#passive(name, settings), ...settings.watchers],
+      sinks: settings.sinks,
+      panicBelow: health.panicBelow,
+      budget: retrySettings.budget,
+    }
+  }
+
+  #strategy(pool: string, { strategy }: ResolvedSettings): Strategy {
+    if (typeof strategy !== 'string') return strategy
+    return this.#keep<Strategy>(pool, 'strategy', strategy, STRATEGIES[strategy])
+  }
+
+  #passive(pool: string, { health }: ResolvedSettings): readonly Watcher[] {
+    const { passive } = health
+    if (passive === false || passive.consecutive === 0) return []
+    const settings = { ...passive, panic: health.panicBelow > 0 }
+    return [this.#keep<Watcher>(pool, 'passive', settings, () => outlier(settings))]
+  }
+
+  #keep<T>(pool: string, kind: string, settings: unknown, make: () => T): T {
+    const key = `${kind} ${pool}`
+    const from = JSON.stringify(settings)
+    const kept = this.#kept.get(key)
+    if (kept?.from === from) return kept.part as T
+    const part = make()
+    this.#kept.set(key, { from, part })
+    return part
+  }
+}

@@ -1,0 +1,34 @@
+import { EventEmitter } from 'eventemitter3'
+import type { Attempt, Backend, Call, Reason } from './core/contracts.ts'
+
+/** Every event and its arguments. They are positional, so that an event nobody listens to costs nothing. */
+export interface BalancerEvents {
+  blocked: (backend: Backend, reason: Reason) => void
+  unblocked: (backend: Backend, reason: Reason) => void
+  added: (backend: Backend) => void
+  removed: (backend: Backend) => void
+  /** Weight, tags or another field changed; the live record stayed. */
+  updated: (backend: Backend) => void
+  /** An attempt ended: `attempt.outcome` says how. */
+  attempt: (attempt: Attempt) => void
+  /** The call is sent again after a pause, ms. */
+  retry: (call: Call, failed: Attempt, pauseMs: number) => void
+  /** Attempts, budget or time ran out; the error, or undefined if a real answer is returned. */
+  exhausted: (call: Call, error: unknown) => void
+  /** A part misbehaved; the request it happened in did not. */
+  warning: (error: Error) => void
+  closed: () => void
+}
+
+export class Events extends EventEmitter<BalancerEvents> {
+  /** For the core, which knows no event names; a listener that throws is reported as a warning, never to the request. */
+  tell(event: string, details: readonly unknown[]): void {
+    const name = event as keyof BalancerEvents
+    if (this.listenerCount(name) === 0) return
+    try {
+      this.emit(name, ...(details as Parameters<BalancerEvents[typeof name]>))
+    } catch (error) {
+      if (name !== 'warning') this.tell('warning', [error])
+    }
+  }
+}

@@ -1,0 +1,150 @@
+import type { Attempt, Backend, Core, Stop, Watcher } from '../core/contracts.ts'
+import { CLASSES } from '../core/outcome.ts'
+
+export interface OutlierSettings {
+  /** Failures in a row. */
+  readonly consecutive: number
+  readonly baseMs: number
+  readonly maxMs: number
+  /** 0..1; undefined = half of a small pool, a tenth of a large one. */
+  readonly maxShare: number | undefined
+  /** Panic is on: the last healthy backend is then never ejected. */
+  readonly panic: boolean
+}
+
+/** From this size on a pool is large. */
+const LARGE_POOL = 10
+/** Ejections are shifted by up to this share either way, so that many clients do not return at once. */
+const JITTER = 0.1
+const JITTER_STEPS = 1_000
+/** Each this long without a failure worth an ejection takes one off the count of ejections, ms (Envoy's sweep). */
+const FORGIVE_MS = 10_000
+const BY = 'outlier'
+
+/** What is known of one backend. */
+interface Track {
+  /** Failures in a row. */
+  run: number
+  /** Ejections not yet forgiven: the next lasts this many times the base. */
+  ejections: number
+  ejected: boolean
+  /** Back, but not yet proved: one request at a time until one succeeds. */
+  onTrial: boolean
+  trial: Attempt | 'admitted' | undefined
+  returnedMs: number
+  stop: Stop | undefined
+}
+
+/** Ejects a backend after failures in a row; it re-enters by one real request. */
+export function outlier(settings: OutlierSettings): Watcher {
+  return {
+    name: BY,
+    start(core) {
+      const tracks = new Map<Backend, Track>()
+      const trackOf = (backend: Backend): Track => {
+        let track = tracks.get(backend)
+        if (track === undefined) {
+          track = {
+            run: 0,
+            ejections: 0,
+            ejected: false,
+            onTrial: false,
+            trial: undefined,
+            returnedMs: 0,
+            stop: undefined,
+          }
+          tracks.set(backend, track)
+        }
+        return track
+      }
+
+      const eject = (backend: Backend, track: Track): void => {
+        if (track.ejected || backend.removed || !mayEject(backend, core, settings)) return
+        const nowMs = core.clock.now()
+        const forgiven = track.returnedMs === 0 ? 0 : Math.floor((nowMs - track.returnedMs) / FORGIVE_MS)
+        track.ejections = Math.max(0, track.ejections - forgiven) + 1
+        const ms = jittered(Math.min(settings.baseMs * track.ejections, settings.maxMs), core)
+        const run = track.run
+        track.ejected = true
+        track.onTrial = false
+        track.run = 0
+        track.stop = core.clock.after(ms, () => release(backend, track))
+        core.control.block(backend, { by: BY, hard: false, untilMs: nowMs + ms, detail: `${run} failures in a row` })
+      }
+
+      const release = (backend: Backend, track: Track): void => {
+        track.stop = undefined
+        track.ejected = false
+        track.onTrial = true
+        track.trial = undefined
+        track.returnedMs = core.clock.now()
+        for (const known of tracks.keys()) if (known.removed) tracks.delete(known)
+        core.control.unblock(backend, BY)
+      }
+
+      return {
+        gate: {
+          name: BY,
+          admit(backend) {
+            const track = tracks.get(backend)
+            if (track === undefined || !track.onTrial) return true
+            if (track.trial !== undefined) return false
+            track.trial = 'admitted'
+            return true
+          },
+          release(backend, attempt) {
+            const track = tracks.get(backend)
+            if (track?.trial === undefined) return
+            // Requests from before the trial may end during it: only the one admitted frees the place.
+            if (attempt === undefined || attempt.startMs >= track.returnedMs) track.trial = undefined
+          },
+        },
+        sink: {
+          name: BY,
+          attempt(attempt) {
+            const kind = attempt.outcome!.class
+            const { health } = CLASSES[kind]
+            if (health === 'none') return
+            const { backend } = attempt
+            if (health === 'success') {
+              const track = tracks.get(backend)
+              if (track === undefined) return
+              track.run = 0
+              if (attempt.startMs >= track.returnedMs) track.onTrial = false
+              return
+            }
+            const track = trackOf(backend)
+            track.run++
+            const failedTrial = track.onTrial && attempt.startMs >= track.returnedMs
+            if (failedTrial || track.run >= settings.consecutive) eject(backend, track)
+          },
+        },
+        stop() {
+          for (const [backend, track] of tracks) {
+            track.stop?.()
+            if (track.ejected) core.control.unblock(backend, BY)
+          }
+          tracks.clear()
+        },
+      }
+    },
+  }
+}
+
+/** The cap on the share of the pool that is out by our own word. */
+function mayEject(backend: Backend, core: Core, settings: OutlierSettings): boolean {
+  const { all } = core.members()
+  const share = settings.maxShare ?? (all.length < LARGE_POOL ? 0.5 : 0.1)
+  const most = Math.max(1, Math.floor(all.length * share))
+  let out = 0
+  let healthy = 0
+  for (const other of all) {
+    if (other.reasons.has(BY)) out++
+    if (other !== backend && other.reasons.size === 0 && other.weight > 0) healthy++
+  }
+  return out < most && (healthy > 0 || !settings.panic)
+}
+
+function jittered(ms: number, core: Core): number {
+  return ms * (1 - JITTER + (2 * JITTER * core.random(JITTER_STEPS + 1)) / JITTER_STEPS)
+}

@@ -1,0 +1,5 @@
+export type { ContractCase } from './kit.ts'
+export { type ManualClock, manualClock } from './manual-clock.ts'
+export { seededRandom } from './seeded-random.ts'
+export { strategyContract } from './strategy-contract.ts'
+export { type TransportLimits, transportContract } from './transport-contract.ts'
