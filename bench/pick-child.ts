@@ -23,18 +23,21 @@ export interface PickResult {
   readonly strategy: PickSubject
   readonly backends: number
   readonly picks: number
-  /** Per pick, medians of interleaved rounds. */
+  /** ns per pick, and of the bare read, each in a loop of its own: V8 may inline either. Medians of interleaved rounds. */
   readonly ns: number
   readonly bareNs: number
   /** ns / bareNs, round by round. */
   readonly ratio: number
   readonly nsSpread: Spread
   readonly ratioSpread: Spread
-  /** Garbage collections in `picks` picks by the strategy's picker. */
+  /** Both as pickers behind one call that V8 cannot inline. */
+  readonly calledNs: number
+  readonly calledRatio: number
+  /** Garbage collections in `picks` picks. */
   readonly gcs: number
   /** The same for whole `Pool.pick` calls: clock, picker and admission. */
-  readonly poolGcs: number
   readonly poolNs: number
+  readonly poolGcs: number
 }
 
 const SUBJECTS: Readonly<Record<PickSubject, () => Strategy>> = {
@@ -43,35 +46,65 @@ const SUBJECTS: Readonly<Record<PickSubject, () => Strategy>> = {
   'peak-ewma': () => p2c(byPeakEwma),
   garbage,
 }
+/** Marsaglia's. */
+const SEED = 2_463_534_242 | 0
 const ROUNDS = 15
-/** Picks per round and in each of the two turns that warm up: a round is some milliseconds. */
+const WARM_UP = 2
+/** A round is some milliseconds long. */
 const ROUND_PICKS = 500_000
+/** Entries about collections are delivered this late, ms. */
+const GC_NEWS_MS = 20
 
 /** Runs it all in this process: garbage and timings are only its own if nothing else runs here. */
-export async function measurePicks(strategy: PickSubject, backends: number, picks: number, weighted = false): Promise<PickResult> {
-  const { pool, picker, list, call } = poolOf(SUBJECTS[strategy](), backends, weighted)
+export async function measurePicks(
+  strategy: PickSubject,
+  backends: number,
+  picks: number,
+  weighted = false,
+): Promise<PickResult> {
+  const { pool, picker, call } = poolOf(SUBJECTS[strategy](), backends, weighted)
+  const list = pool.members.eligible
   const bare = bareOf(list)
-  const both = await interleave(
-    [picker, bare].map((pick) => () => nsPerPick(pick, call, ROUND_PICKS)),
+  const loops = [
+    () => runPicker(picker, call, ROUND_PICKS),
+    () => runBare(list, ROUND_PICKS),
+    () => runCalled(picker, call, ROUND_PICKS),
+    () => runCalled(bare, call, ROUND_PICKS),
+    () => runPool(pool, call, ROUND_PICKS),
+  ]
+  await interleave(loops, WARM_UP)
+  const measured = await interleave(
+    loops.map((loop) => () => nsPerPick(loop)),
     ROUNDS,
   )
-  const [own, base] = [both[0]!, both[1]!]
-  const gcs = await countGcs(() => run(picker, call, picks))
-  const whole: Picker = (it) => pool.pick(it as LiveCall)
-  nsPerPick(whole, call, ROUND_PICKS)
-  const poolNs = nsPerPick(whole, call, ROUND_PICKS)
-  const poolGcs = await countGcs(() => runPool(pool, call, picks))
-  pool.close()
-  const ratioSpread = ratioOf(own, base)
+  const [own, base, called, calledBare, whole] = measured as [number[], number[], number[], number[], number[]]
   const nsSpread = spreadOf(own)
-  const { median: ns } = nsSpread
-  const { median: ratio } = ratioSpread
-  const bareNs = spreadOf(base).median
-  return { strategy, backends, picks, ns, bareNs, ratio, nsSpread, ratioSpread, gcs, poolGcs, poolNs }
+  const ratioSpread = ratioOf(own, base)
+  const result: PickResult = {
+    strategy,
+    backends,
+    picks,
+    ns: nsSpread.median,
+    bareNs: spreadOf(base).median,
+    ratio: ratioSpread.median,
+    nsSpread,
+    ratioSpread,
+    calledNs: spreadOf(called).median,
+    calledRatio: ratioOf(called, calledBare).median,
+    gcs: await countGcs(() => runPicker(picker, call, picks)),
+    poolNs: spreadOf(whole).median,
+    poolGcs: await countGcs(() => runPool(pool, call, picks)),
+  }
+  pool.close()
+  return result
 }
 
 /** The real pool with real records that have been in use: every backend known, some requests in flight. */
-function poolOf(strategy: Strategy, backends: number, weighted: boolean) {
+function poolOf(
+  strategy: Strategy,
+  backends: number,
+  weighted: boolean,
+): { readonly pool: Pool; readonly picker: Picker; readonly call: LiveCall } {
   const clock = systemClock
   const random = systemRandom()
   let picker: Picker = () => undefined
@@ -100,14 +133,13 @@ function poolOf(strategy: Strategy, backends: number, weighted: boolean) {
     record.inflight = random(8)
     for (let i = 0; i < 10; i++) record.latency.observe(1 + random(50_000) / 1000, clock.now())
   }
-  const list: readonly Backend[] = pool.members.eligible
-  return { pool, picker, list, call: new LiveCall('bench', 'GET', {}, 0, clock.now()) }
+  return { pool, picker, call: new LiveCall('bench', 'GET', {}, 0, clock.now()) }
 }
 
-/** What a pick cannot cost less than: one xorshift32 (Marsaglia) and one array read. */
+/** The least picker: one xorshift32 (Marsaglia) and one array read. */
 function bareOf(list: readonly Backend[]): Picker {
   const scale = list.length / 4_294_967_296
-  let x = 2_463_534_242 | 0
+  let x = SEED
   return () => {
     x ^= x << 13
     x ^= x >>> 17
@@ -123,26 +155,48 @@ function garbage(): Strategy {
       build: ({ eligible }) => {
         const kept: unknown[] = [undefined]
         return () => {
-          kept[0] = { at: random(eligible.length), text: kept }
-          return eligible[random(eligible.length)]
+          const at = random(eligible.length)
+          kept[0] = { at }
+          return eligible[at]
         }
       },
     }),
   }
 }
 
-function nsPerPick(pick: Picker, call: LiveCall, picks: number): number {
+function nsPerPick(loop: () => void): number {
   const start = process.hrtime.bigint()
-  run(pick, call, picks)
-  return Number(process.hrtime.bigint() - start) / picks
+  loop()
+  return Number(process.hrtime.bigint() - start) / ROUND_PICKS
 }
 
 /** Keeps what the loops compute alive, so that no pick can be optimised away. */
 let used = 0
 
-function run(pick: Picker, call: LiveCall, picks: number): void {
+function runPicker(picker: Picker, call: LiveCall, picks: number): void {
   let sum = 0
-  for (let i = 0; i < picks; i++) sum = (sum + pick(call)!.inflight) | 0
+  for (let i = 0; i < picks; i++) sum = (sum + picker(call)!.inflight) | 0
+  used += sum
+}
+
+/** What a pick cannot cost less than: `bareOf` written into the loop. */
+function runBare(list: readonly Backend[], picks: number): void {
+  const scale = list.length / 4_294_967_296
+  let x = SEED
+  let sum = 0
+  for (let i = 0; i < picks; i++) {
+    x ^= x << 13
+    x ^= x >>> 17
+    x ^= x << 5
+    sum = (sum + list[((x >>> 0) * scale) | 0]!.inflight) | 0
+  }
+  used += sum
+}
+
+/** Called with two different pickers, hence never inlined. */
+function runCalled(picker: Picker, call: LiveCall, picks: number): void {
+  let sum = 0
+  for (let i = 0; i < picks; i++) sum = (sum + picker(call)!.inflight) | 0
   used += sum
 }
 
@@ -153,21 +207,23 @@ function runPool(pool: Pool, call: LiveCall, picks: number): void {
 }
 
 async function countGcs(work: () => void): Promise<number> {
-  globalThis.gc?.()
-  const observer = new PerformanceObserver(() => {})
   let gcs = 0
-  await delay(20) // the collection above is told of later, and not ours
+  const observer = new PerformanceObserver((list) => {
+    gcs += list.getEntries().length
+  })
+  globalThis.gc?.()
+  await delay(GC_NEWS_MS) // that one is told of later, and not ours
   observer.observe({ entryTypes: ['gc'] })
   work()
-  await delay(20)
-  gcs = observer.takeRecords().length
+  await delay(GC_NEWS_MS)
   observer.disconnect()
   return gcs
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const [strategy = '', backends = '4', picks = '5000000', weights] = process.argv.slice(2)
-  if (!(strategy in SUBJECTS)) throw new Error(`strategy: expected ${Object.keys(SUBJECTS).join(', ')}, got '${strategy}'`)
+  if (!(strategy in SUBJECTS))
+    throw new Error(`strategy: expected ${Object.keys(SUBJECTS).join(', ')}, got '${strategy}'`)
   const result = await measurePicks(strategy as PickSubject, Number(backends), Number(picks), weights === 'weighted')
   if (!Number.isFinite(used)) throw new Error('nothing was picked')
   console.log(JSON.stringify(result))

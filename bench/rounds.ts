@@ -21,11 +21,11 @@ export function ratioOf(values: readonly number[], base: readonly number[]): Spr
  * Measures all of them in turn, `rounds` times over (A B C A B C ...), after one unrecorded turn. Every other turn goes
  * backwards, so that nobody always follows the same neighbour.
  */
-export async function interleave(
-  measures: readonly (() => number | Promise<number>)[],
+export async function interleave<Result>(
+  measures: readonly (() => Result | Promise<Result>)[],
   rounds: number,
-): Promise<readonly (readonly number[])[]> {
-  const results: number[][] = measures.map(() => [])
+): Promise<readonly (readonly Result[])[]> {
+  const results: Result[][] = measures.map(() => [])
   for (let round = -1; round < rounds; round++) {
     const order = [...measures.keys()]
     if (round % 2 === 1) order.reverse()

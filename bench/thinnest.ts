@@ -28,7 +28,10 @@ export function createThinnest(origins: readonly string[]): RequestListener {
     const { method, url, rawHeaders } = request
     const path = url ?? '/'
     const headers = endToEnd(rawHeaders)
-    pool.dispatch({ path, method: method as Dispatcher.HttpMethod, headers, body: bodyOf(request) }, new Relay(response))
+    pool.dispatch(
+      { path, method: method as Dispatcher.HttpMethod, headers, body: bodyOf(request) },
+      new Relay(response),
+    )
   }
 }
 
@@ -74,5 +77,5 @@ function bodyOf(request: IncomingMessage): IncomingMessage | null {
 }
 
 function text(bytes: Buffer): string {
-  return bytes.latin1Slice()
+  return bytes.toString('latin1')
 }

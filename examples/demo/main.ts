@@ -7,7 +7,7 @@ import { type DemoOptions, HELP, parseOptions } from './options.ts'
 import { planOutage } from './outage.ts'
 import { startReport, summary } from './report.ts'
 import { startTraffic } from './traffic.ts'
-import { closeNow, listen, startUpstream } from './upstreams.ts'
+import { listen, startUpstream } from './upstreams.ts'
 
 const FOREVER = { killMs: 5_000, backMs: 9_000, everyMs: 20_000 }
 const ONCE = { killMs: 4_000, backMs: 8_000, everyMs: 0 }
@@ -26,8 +26,9 @@ async function demo({ port: wantedPort, once }: DemoOptions): Promise<number> {
   })
   const server = createServer(createProxy(balancer))
   const closeAll = async (): Promise<void> => {
-    await closeNow(server)
-    await balancer.close()
+    server.close() // nobody new; who is being answered has a second to get the rest
+    await balancer.close({ drainMs: 1_000 })
+    server.closeAllConnections()
     await Promise.all(upstreams.map((upstream) => upstream.kill()))
   }
 

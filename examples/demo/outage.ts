@@ -51,6 +51,7 @@ export function planOutage(upstream: Upstream, balancer: Balancer, report: Repor
   }
   round(0)
 
+  // The balancer's clock is performance.now() too.
   balancer.on('attempt', (attempt) => {
     if (attempt.backend.id !== id || attempt.outcome?.class !== 'ok') return
     if (!Number.isNaN(servedMs) || !(attempt.startMs >= backMs)) return

@@ -5,8 +5,6 @@ import type { Traffic } from './traffic.ts'
 export interface Report {
   /** A line of its own, with the time. */
   event(text: string): void
-  /** The traffic, and every backend with its state and why. */
-  second(): void
   stop(): void
 }
 
@@ -27,21 +25,21 @@ export function startReport(balancer: Balancer, traffic: Traffic): Report {
     const pool = poolOf(balancer)
     const seconds = (performance.now() - before.ms) / 1000
     const rate = (now: number, then: number): string => ((now - then) / seconds).toFixed(0).padStart(4)
-    const lines = pool.backends.map((backend) => {
+    const total = `${rate(traffic.requests, before.requests)} requests/s, ${traffic.failed} failed`
+    console.log(`${time()}  traffic ${total}, ${pool.retries} sent again`)
+    for (const backend of pool.backends) {
       const { id, state, reasons, inflight, requests, failures, p50Ms, p99Ms } = backend
-      return [
-        `            ${id.padEnd(7)} ${state.padEnd(8)}`,
-        `in flight ${String(inflight).padStart(2)}`,
-        `requests ${String(requests).padStart(6)} (${rate(requests, before.backends.get(id) ?? 0)}/s)`,
-        `errors ${String(failures).padStart(3)}`,
+      const columns = [
+        `          ${id.padEnd(6)} ${state.padEnd(7)}`,
+        `${String(inflight).padStart(2)} in flight`,
+        `${String(requests).padStart(6)} requests ${rate(requests, before.backends.get(id) ?? 0)}/s`,
+        `${String(failures).padStart(3)} errors`,
         `p50 ${ms(p50Ms)}`,
-        `p99 ${ms(p99Ms)}`,
+        `p99 ${ms(p99Ms)} ms`,
         reasons.join(', '),
-      ].join('  ')
-    })
-    const traffic_ = `${rate(traffic.requests, before.requests)} requests/s, ${traffic.failed} failed`
-    console.log(`${time()}  traffic ${traffic_}, ${pool.retries} sent again elsewhere`)
-    console.log(lines.map((line) => line.trimEnd()).join('\n'))
+      ]
+      console.log(columns.join('  ').trimEnd())
+    }
     before = {
       ms: performance.now(),
       requests: traffic.requests,
@@ -50,7 +48,7 @@ export function startReport(balancer: Balancer, traffic: Traffic): Report {
   }
 
   const timer = setInterval(second, 1_000)
-  return { event, second, stop: () => clearInterval(timer) }
+  return { event, stop: () => clearInterval(timer) }
 }
 
 /** The few lines that remain at the end. */
@@ -70,5 +68,5 @@ function poolOf(balancer: Balancer): PoolStats {
 }
 
 function ms(value: number): string {
-  return `${Number.isNaN(value) ? '-' : value.toFixed(1)} ms`.padStart(8)
+  return (Number.isNaN(value) ? '-' : value.toFixed(1)).padStart(5)
 }

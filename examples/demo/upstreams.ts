@@ -37,7 +37,12 @@ export async function startUpstream({ id, delayMs, failShare = 0 }: UpstreamOpti
   return {
     id,
     url: `http://127.0.0.1:${port}`,
-    kill: () => closeNow(server),
+    kill() {
+      return new Promise((resolve) => {
+        server.close(() => resolve())
+        server.closeAllConnections()
+      })
+    },
     async revive() {
       await listen(server, port)
     },
@@ -52,13 +57,5 @@ export function listen(server: Server, port: number): Promise<number> {
       server.off('error', reject)
       resolve((server.address() as AddressInfo).port)
     })
-  })
-}
-
-/** Stops listening and breaks every connection. A server that does not listen is left as it is. */
-export function closeNow(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve())
-    server.closeAllConnections()
   })
 }

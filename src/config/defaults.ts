@@ -92,7 +92,12 @@ export const DEFAULT_ROWS: readonly DefaultRow[] = [
   row('timeouts.attemptMs', 'ms', 'One attempt, until its head; 0 = off.', 'Only the caller knows.'),
   row('timeouts.totalMs', 'ms', 'The whole call, body included; 0 = off.', 'Only the caller knows.'),
   row('undici.connections', 'connections', 'Most connections per backend.', 'A bound, far above everyday use.'),
-  row('undici.pipelining', 'requests', 'Requests per HTTP/1.1 connection at once.', 'One slow answer holds up no other.'),
+  row(
+    'undici.pipelining',
+    'requests',
+    'Requests per HTTP/1.1 connection at once.',
+    'One slow answer holds up no other.',
+  ),
   row(
     'undici.keepAliveMs',
     'ms',
@@ -101,7 +106,12 @@ export const DEFAULT_ROWS: readonly DefaultRow[] = [
   ),
   row('undici.allowH2', 'flag', 'Offer HTTP/2 to https: backends.', 'One connection per request is easier to balance.'),
   row('undici.tls', 'options', 'What `tls.connect` takes. A pool’s replaces the balancer’s as a whole.', 'Node’s own.'),
-  row('transport', 'part', 'What carries attempts. Unset: the built-in undici transport.', 'What Node’s own fetch rests on.'),
+  row(
+    'transport',
+    'part',
+    'What carries attempts. Unset: the built-in undici transport.',
+    'What Node’s own fetch rests on.',
+  ),
   row('policies', 'parts', 'Your own policies, outermost first.', 'Retry, timeouts and hold are built in.'),
   row('watchers', 'parts', 'Your own watchers.', 'The outlier detector is built in.'),
   row('sinks', 'parts', 'Your own sinks.', 'Plain counters are built in.'),

@@ -13,7 +13,7 @@ export interface Finding {
 const LONGEST = 60
 /** Keys whose values are never shown. The first two hold nothing but such values. */
 const SECRET_SECTIONS: readonly PropertyKey[] = ['headers', 'tls']
-const SECRET_KEY = /key|token|secret|password|authorization|cookie/i
+const SECRET_KEY = /key|token|secret|passw|credential|auth|cookie/i
 /** Characters that would let a value move the cursor or break the line of a log. */
 const CONTROL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 
@@ -26,6 +26,11 @@ export function pathText(path: Path): string {
     else text += `[${quoted(String(key))}]`
   }
   return text || 'options'
+}
+
+/** Tells paths apart; `pathText` does not where it cuts long names. */
+export function pathKey(path: Path): string {
+  return path.map(String).join('\n')
 }
 
 /** The value at a path, or undefined where the path leads nowhere. */
@@ -88,7 +93,8 @@ export function configError(root: unknown, findings: readonly Finding[], cause?:
   for (const { path, expected, found } of inOrder(root, findings)) {
     const where = pathText(path)
     const issue = { path: where, expected, found: found ?? foundText(valueAt(root, path), path) }
-    unique.set(`${where}\n${expected}`, unique.get(`${where}\n${expected}`) ?? issue)
+    // What is said of the balancer may clash in several pools.
+    unique.set(`${pathKey(path)}\n\n${expected}`, issue)
   }
   const issues = [...unique.values()]
   const title = issues.length === 1 ? '1 thing is wrong' : `${issues.length} things are wrong`

@@ -5,7 +5,7 @@
 import { idOf } from '../core/backend.ts'
 import type { Endpoint } from '../core/contracts.ts'
 import { DEFAULTS } from './defaults.ts'
-import { type Finding, foundText, isPlain, type Path, pathText, valueAt } from './issues.ts'
+import { type Finding, foundText, isPlain, type Path, pathKey, pathText, valueAt } from './issues.ts'
 
 const POOL_NAME = /^[A-Za-z0-9_.-]{1,64}$/
 /** As keys of a record these would reach for its prototype. */
@@ -27,8 +27,8 @@ const ORDERED: readonly (readonly [small: Path, large: Path])[] = [
 /** What is wrong between fields. `earlier` is what is wrong within them. */
 export function contradictions(options: unknown, earlier: readonly Finding[]): readonly Finding[] {
   if (!isPlain(options)) return []
-  const flagged = new Set(earlier.map(({ path }) => pathText(path)))
-  const bad = (path: Path): boolean => path.some((_, depth) => flagged.has(pathText(path.slice(0, depth + 1))))
+  const flagged = new Set(earlier.map(({ path }) => pathKey(path)))
+  const bad = (path: Path): boolean => path.some((_, depth) => flagged.has(pathKey(path.slice(0, depth + 1))))
   const pools = isPlain(options.pools) ? Object.keys(options.pools) : []
   const places: Path[] = pools.map((name) => ['pools', name])
   return [
@@ -63,8 +63,8 @@ function duplicates(options: unknown, place: Path, bad: (path: Path) => boolean)
   if (!Array.isArray(backends)) return []
   const findings: Finding[] = []
   const seen = new Map<string, Path>()
-  backends.forEach((backend: unknown, place) => {
-    const path = [...list, place]
+  backends.forEach((backend: unknown, index) => {
+    const path = [...list, index]
     const idPath = [...path, 'id']
     if (bad([...path, 'url']) || bad(idPath)) return
     // The checks before this one have found nothing wrong with its URL and id.
@@ -98,7 +98,9 @@ function clashes(options: unknown, place: Path, bad: (path: Path) => boolean): r
     }
     return { value: Number(valueAt(DEFAULTS, leaf)), path: undefined }
   }
-  const passive = levels.map((level) => valueAt(options, [...level, 'health', 'passive'])).find((it) => it !== undefined)
+  const passive = levels
+    .map((level) => valueAt(options, [...level, 'health', 'passive']))
+    .find((it) => it !== undefined)
   const ordered = passive === false ? ORDERED.slice(1) : ORDERED
   return [...ordered.flatMap(([small, large]) => disorder(said(small), said(large), large)), ...overlong(said)]
 }

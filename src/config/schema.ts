@@ -4,7 +4,7 @@ import { UNREAD_BYTES } from '../core/body.ts'
 import { MAX_DELAY_MS } from '../core/clock.ts'
 import type { Clock, Policy, Random, Sink, Strategy, Transport, Watcher } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
-import type { BalancerOptions, ResolvedOptions, StrategyName } from '../core/options.ts'
+import type { ResolvedOptions, StrategyName } from '../core/options.ts'
 import { DEFAULT_NAME, DEFAULT_POOL, DEFAULTS } from './defaults.ts'
 import * as fields from './fields.ts'
 import { configError, type Finding, isPlain, nearest, type Path } from './issues.ts'
@@ -56,6 +56,16 @@ function record<T>(expected: string, check: (key: string, value: unknown) => fie
       else for (const [key, complaint] of complaints) issues.push(complained(value, [key], complaint))
     })
     .transform((value): Readonly<Record<string, T>> => Object.freeze({ ...value }))
+}
+
+/** Not `z.readonly()`: that freezes the caller's own value when it is no array. */
+function list<Element extends z.ZodType>(
+  element: Element,
+  expected: string,
+  least = 0,
+): z.ZodType<readonly z.output<Element>[], readonly z.input<Element>[]> {
+  const array = z.array(element, expected).refine((value) => value.length >= least, `at least ${least} of them`)
+  return array.transform((value) => Object.freeze(value))
 }
 
 /** A live object: looked at, and handed on as it is. */
@@ -121,17 +131,18 @@ const endpoint = shape({
   weight: atLeast(0).optional(),
   priority: whole(0).optional(),
   zone: z.string('a string').optional(),
-  tags: z.array(word, 'an array of strings').readonly().optional(),
+  tags: list(word, 'an array of strings').optional(),
   maxInflight: whole(1).optional(),
   headers: record<string>('an object of header names and values', fields.headerComplaint).optional(),
   meta: record<unknown>('an object', anything).optional(),
 })
 
 const shortEndpoint = url.transform((it): z.output<typeof endpoint> => Object.freeze({ url: it }))
-const backends = z
-  .array(z.union([shortEndpoint, endpoint], 'a URL as a string, or an object with a url'), 'an array of backends')
-  .min(1, 'at least one backend')
-  .readonly()
+const backends = list(
+  z.union([shortEndpoint, endpoint], 'a URL as a string, or an object with a url'),
+  'an array of backends',
+  1,
+)
 
 const passive = shape({
   consecutive: whole(0).optional(),
@@ -148,7 +159,7 @@ const settings = {
   }).optional(),
   retry: shape({
     attempts: whole(1, 100).optional(),
-    status: z.array(whole(400, 599), 'an array of statuses').readonly().optional(),
+    status: list(whole(400, 599), 'an array of statuses').optional(),
     baseMs: atLeast(0).optional(),
     maxMs: atLeast(0).optional(),
     bufferBytes: whole(0).optional(),
@@ -180,21 +191,12 @@ const settings = {
     forget: MAYBE_VERB,
     close: MAYBE_VERB,
   }).optional(),
-  policies: z
-    .array(part<Policy>('a policy', { name: NAME, scope: SCOPE, wrap: VERB }), 'an array of policies')
-    .readonly()
-    .optional(),
-  watchers: z
-    .array(part<Watcher>('a watcher', { name: NAME, start: VERB }), 'an array of watchers')
-    .readonly()
-    .optional(),
-  sinks: z
-    .array(
-      part<Sink>('a sink', { name: NAME, head: MAYBE_VERB, attempt: MAYBE_VERB, call: MAYBE_VERB }),
-      'an array of sinks',
-    )
-    .readonly()
-    .optional(),
+  policies: list(part<Policy>('a policy', { name: NAME, scope: SCOPE, wrap: VERB }), 'an array of policies').optional(),
+  watchers: list(part<Watcher>('a watcher', { name: NAME, start: VERB }), 'an array of watchers').optional(),
+  sinks: list(
+    part<Sink>('a sink', { name: NAME, head: MAYBE_VERB, attempt: MAYBE_VERB, call: MAYBE_VERB }),
+    'an array of sinks',
+  ).optional(),
 }
 
 const origin = text(ORIGIN_TEXT, fields.isOrigin).transform((it) => new URL(it).origin)
@@ -203,7 +205,7 @@ const schema = shape({
   name: word.optional(),
   backends: backends.optional(),
   pools: z.record(z.string(), shape({ backends, ...settings }), 'an object of pools by name').optional(),
-  origins: z.array(origin, 'an array of origins').readonly().optional(),
+  origins: list(origin, 'an array of origins').optional(),
   clock: part<Clock>('a clock', { now: VERB, after: VERB }).optional(),
   random: z.custom<Random>(fields.isFunction, 'a function').optional(),
   ...settings,
@@ -252,7 +254,11 @@ function parsed(options: unknown): z.output<typeof schema> {
   } catch (error) {
     if (error instanceof BalancerError) throw error
     // A getter or a proxy threw.
-    throw configError(undefined, [{ path: [], expected: 'an object that can be read', found: 'one that throws' }], error)
+    throw configError(
+      undefined,
+      [{ path: [], expected: 'an object that can be read', found: 'one that throws' }],
+      error,
+    )
   }
 }
 

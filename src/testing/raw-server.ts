@@ -5,7 +5,7 @@ import net from 'node:net'
 /** One connection to a raw server: every byte it got, and the socket to play with. */
 export interface RawConnection {
   readonly socket: net.Socket
-  /** Latin1 text of everything received. */
+  /** Latin1 text of what was received, its first 64 Ki characters at least. */
   received: string
   closed: boolean
 }
@@ -16,6 +16,9 @@ export interface RawServer {
   readonly connections: readonly RawConnection[]
   close(): Promise<void>
 }
+
+/** Most that is remembered of a connection, characters. */
+const KEPT = 65_536
 
 /** A TCP server on a free loopback port that calls `onRequest` for each complete request head, and at each byte otherwise `onData`. */
 export async function rawServer(
@@ -34,7 +37,7 @@ export async function rawServer(
     })
     socket.on('data', (data) => {
       const text = data.toString('latin1')
-      connection.received += text
+      if (connection.received.length < KEPT) connection.received += text
       rest += text
       for (let end = rest.indexOf('\r\n\r\n'); end >= 0; end = rest.indexOf('\r\n\r\n')) {
         const head = rest.slice(0, end)
@@ -42,6 +45,7 @@ export async function rawServer(
         if (!/^[A-Z]+ \S+ HTTP\/1\.1\r\n/.test(`${head}\r\n`)) continue // part of a body
         onRequest(connection, head, ++requests)
       }
+      if (rest.length > KEPT) rest = rest.slice(-3) // far beyond any head: the bytes of a body
     })
   })
   server.listen(0, '127.0.0.1')

@@ -1,0 +1,204 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, expectTypeOf, test } from 'vitest'
+import { defaultsPage } from '../scripts/print-defaults.ts'
+import { DEFAULT_ROWS, DEFAULTS } from '../src/config/defaults.ts'
+import { type OptionsInput, resolveOptions } from '../src/config/schema.ts'
+import { systemClock } from '../src/core/clock.ts'
+import type { Policy, Sink, Strategy, Transport, Watcher } from '../src/core/contracts.ts'
+import type { BalancerOptions, ResolvedOptions, ResolvedSettings } from '../src/core/options.ts'
+
+const A = 'http://127.0.0.1:3001'
+const chance = (): number => 0
+const resolve = (options: BalancerOptions): ResolvedOptions =>
+  resolveOptions(options, { clock: systemClock, random: () => chance })
+const settingsOf = (options: BalancerOptions): ResolvedSettings => resolve(options).pools[0]!.settings
+
+function leaves(value: unknown, path: readonly string[] = []): readonly string[] {
+  const plain = typeof value === 'object' && value !== null && !Array.isArray(value)
+  if (!plain || Object.keys(value).length === 0) return [path.join('.')]
+  return Object.entries(value).flatMap(([key, inner]) => leaves(inner, [...path, key]))
+}
+
+function expectFrozen(value: unknown): void {
+  if (typeof value !== 'object' || value === null) return
+  expect(Object.isFrozen(value)).toBe(true)
+  for (const inner of Object.values(value)) expectFrozen(inner)
+}
+
+describe('defaults', () => {
+  test('fill everything that is not said', () => {
+    expect(resolve({ backends: [A] })).toEqual({
+      name: 'evenkeel',
+      pools: [{ name: 'default', endpoints: [{ url: A }], settings: DEFAULTS }],
+      origins: undefined,
+      clock: systemClock,
+      random: chance,
+    })
+    expect(DEFAULTS).toMatchObject({
+      strategy: 'peak-ewma',
+      health: { passive: { consecutive: 5, baseMs: 5_000, maxMs: 300_000, maxShare: undefined }, panicBelow: 0.5 },
+      retry: { attempts: 3, status: [502, 503, 504], baseMs: 25, maxMs: 5_000, bufferBytes: 65_536, holdBytes: 16_384 },
+      timeouts: { connectMs: 5_000, headersMs: 30_000, idleMs: 300_000, attemptMs: 0, totalMs: 0 },
+      undici: { connections: 256, pipelining: 1, keepAliveMs: 4_000, allowH2: false, tls: {} },
+    })
+    expect(DEFAULTS.retry.budget).toEqual({ share: 0.2, perSecond: 10, windowMs: 10_000 })
+  })
+
+  test('obey their own schema', () => {
+    const { transport: _, health, ...rest } = DEFAULTS
+    const { maxShare: __, ...passive } = health.passive as Exclude<typeof health.passive, false>
+    expect(settingsOf({ backends: [A], ...rest, health: { ...health, passive } })).toEqual(DEFAULTS)
+  })
+
+  test('each have a row in the docs, which are as the script prints them', () => {
+    expect(DEFAULT_ROWS.map(({ path }) => path)).toEqual(leaves(DEFAULTS))
+    for (const { unit, meaning, reason } of DEFAULT_ROWS) expect([unit, meaning, reason]).not.toContain('')
+    expect(readFileSync(new URL('../docs/defaults.md', import.meta.url), 'utf8')).toBe(defaultsPage())
+  })
+
+  test('are frozen, like everything that is resolved', () => {
+    expectFrozen(DEFAULTS)
+    const options = { url: A, tags: ['a'], headers: { a: 'b' }, meta: { c: 1 } }
+    const { pools, origins } = resolve({
+      backends: [options],
+      retry: { status: [500] },
+      origins: [A],
+      undici: { tls: {} },
+    })
+    expectFrozen(pools)
+    expectFrozen(origins)
+    expect(Object.isFrozen(options) || Object.isFrozen(options.headers) || Object.isFrozen(options.meta)).toBe(false)
+  })
+})
+
+describe('a pool', () => {
+  test('takes each setting from itself, else from the balancer, else from the defaults', () => {
+    const { pools } = resolve({
+      retry: { attempts: 5, status: [500], budget: { share: 0.1 } },
+      timeouts: { headersMs: 1 },
+      health: { passive: { consecutive: 7 } },
+      undici: { tls: { ca: 'x', servername: 'y' } },
+      pools: {
+        own: {
+          backends: [A],
+          strategy: 'p2c',
+          retry: { attempts: 2, budget: { perSecond: 1 } },
+          timeouts: { idleMs: 2 },
+          health: { passive: { baseMs: 9 }, panicBelow: 0 },
+          undici: { tls: { ca: 'z' } },
+        },
+        plain: { backends: [A] },
+      },
+    })
+    const [own, plain] = pools.map(({ settings }) => settings)
+    expect(own).toMatchObject({
+      strategy: 'p2c',
+      retry: { attempts: 2, status: [500], baseMs: 25, budget: { share: 0.1, perSecond: 1, windowMs: 10_000 } },
+      timeouts: { headersMs: 1, idleMs: 2, connectMs: 5_000 },
+      health: { passive: { consecutive: 7, baseMs: 9, maxMs: 300_000 }, panicBelow: 0 },
+    })
+    expect(own?.undici.tls).toEqual({ ca: 'z' }) // as a whole: half of one identity and half of another is none
+    expect(plain).toMatchObject({ strategy: 'peak-ewma', retry: { attempts: 5 }, timeouts: { idleMs: 300_000 } })
+    expect(plain?.undici.tls).toEqual({ ca: 'x', servername: 'y' })
+  })
+
+  test('is one called default if there are only backends, else as named and in that order', () => {
+    expect(resolve({ backends: [A] }).pools.map(({ name }) => name)).toEqual(['default'])
+    const pools = { zebra: { backends: [A] }, ape: { backends: [A] } }
+    expect(resolve({ pools }).pools.map(({ name }) => name)).toEqual(['zebra', 'ape'])
+  })
+
+  test('may switch ejection on or off for itself', () => {
+    const passive = (balancer: false | object, pool: false | object): unknown =>
+      resolve({ health: { passive: balancer }, pools: { p: { backends: [A], health: { passive: pool } } } }).pools[0]
+        ?.settings.health.passive
+    expect(passive({ baseMs: 1 }, false)).toBe(false)
+    expect(passive(false, { baseMs: 1 })).toMatchObject({ baseMs: 1, maxMs: 300_000 })
+    expect(settingsOf({ backends: [A], health: { passive: false } }).health).toEqual({
+      passive: false,
+      panicBelow: 0.5,
+    })
+  })
+
+  test('is judged by what it ends up with', () => {
+    const issues = (options: BalancerOptions): unknown => {
+      try {
+        return resolve(options) && []
+      } catch (error) {
+        return (error as { issues: { path: string; expected: string }[] }).issues.map(
+          (it) => `${it.path}: ${it.expected}`,
+        )
+      }
+    }
+    const pools = { p: { backends: [A], retry: { maxMs: 100 } }, q: { backends: [A] } }
+    expect(issues({ retry: { baseMs: 200 }, pools })).toEqual([
+      'pools.p.retry.maxMs: at least 200, which is retry.baseMs',
+    ])
+    expect(issues({ retry: { baseMs: 9_000 }, pools: { p: { backends: [A], retry: { maxMs: 9_000 } } } })).toEqual([])
+    const total = { p: { backends: [A], timeouts: { totalMs: 5 } }, q: { backends: [A], timeouts: { totalMs: 50 } } }
+    expect(issues({ timeouts: { attemptMs: 10 }, pools: total })).toEqual([
+      expect.stringMatching(/^timeouts\.attemptMs: at most 5, which is pools\.p\.timeouts\.totalMs: a contradiction/),
+    ])
+    const off = { p: { backends: [A], health: { passive: false as const } } }
+    expect(issues({ health: { passive: { baseMs: 400_000 } }, pools: off })).toEqual([])
+  })
+})
+
+describe('what is handed over', () => {
+  test('a backend is short for its url, and keys spelled out as undefined are left out', () => {
+    const full = { url: A, id: 'a', weight: 2, priority: 1, zone: 'z', tags: ['t'], maxInflight: 3, meta: { a: 1 } }
+    const odd = { url: 'http://b', weight: undefined } as unknown as { url: string }
+    const { endpoints } = resolve({ backends: [full, odd, 'http://c'] }).pools[0]!
+    expect(endpoints).toStrictEqual([full, { url: 'http://b' }, { url: 'http://c' }])
+  })
+
+  test('parts stay the objects they are', () => {
+    class Mine implements Transport, Sink {
+      readonly name = 'mine'
+      send = (): never => {
+        throw new Error('not here')
+      }
+    }
+    const transport = new Mine()
+    const strategy: Strategy = { name: 's', start: () => ({ build: () => () => undefined }) }
+    const policy: Policy = { name: 'p', scope: 'pool', wrap: (next) => next }
+    const watcher: Watcher = { name: 'w', start: () => ({ stop: () => undefined }) }
+    const clock = { now: () => 0, after: () => () => undefined }
+    const random = (): number => 1
+    const agent = { live: true }
+    const options = { transport, strategy, policies: [policy], watchers: [watcher], sinks: [transport], clock, random }
+    const resolved = resolveOptions(
+      { backends: [{ url: A, meta: { agent } }], ...options, undici: { tls: { agent } } },
+      {
+        clock: systemClock,
+        random: () => expect.unreachable(),
+      },
+    )
+    const { settings, endpoints } = resolved.pools[0]!
+    expect(settings.transport).toBe(transport)
+    expect(settings.strategy).toBe(strategy)
+    expect(settings.policies[0]).toBe(policy)
+    expect(settings.watchers[0]).toBe(watcher)
+    expect(settings.sinks[0]).toBe(transport)
+    expect(settings.undici.tls.agent).toBe(agent)
+    expect(endpoints[0]?.meta?.agent).toBe(agent)
+    expect(resolved.clock).toBe(clock)
+    expect(resolved.random).toBe(random)
+    expect([transport, strategy, policy, watcher, agent].some(Object.isFrozen)).toBe(false)
+  })
+})
+
+test('the types of the schema are those of the options', () => {
+  /** Without the undefined that zod adds to what may be left out; functions and parts are left alone. */
+  type Exact<T> = T extends (...inputs: never[]) => unknown
+    ? T
+    : T extends readonly (infer U)[]
+      ? readonly Exact<U>[]
+      : T extends object
+        ? { readonly [K in keyof T]: Exact<Exclude<T[K], undefined>> }
+        : T
+  expectTypeOf<BalancerOptions>().toExtend<OptionsInput>()
+  expectTypeOf<Exact<OptionsInput>>().toExtend<BalancerOptions>()
+  expectTypeOf<keyof OptionsInput>().toEqualTypeOf<keyof BalancerOptions>()
+  expectTypeOf<OptionsInput['strategy']>().toEqualTypeOf<BalancerOptions['strategy']>()
+})
