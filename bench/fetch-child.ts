@@ -10,6 +10,7 @@ export interface FetchRound {
 }
 
 export interface FetchRoundResult {
+  readonly answered: number
   readonly perSecond: number
   readonly cpuUsPerRequest: number
   readonly failed: number
@@ -53,7 +54,7 @@ async function round({ client, seconds }: FetchRound): Promise<FetchRoundResult>
   }
   await Promise.all(Array.from({ length: IN_FLIGHT }, loop))
   const tookS = (performance.now() - startMs) / 1000
-  return { perSecond: answered / tookS, cpuUsPerRequest: (cpuUs() - startUs) / answered, failed }
+  return { answered, perSecond: answered / tookS, cpuUsPerRequest: (cpuUs() - startUs) / answered, failed }
 }
 
 serveParent('ready', (question) => round(question as FetchRound))

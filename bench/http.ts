@@ -2,7 +2,7 @@
 import { type Child, Children } from './children.ts'
 import type { FetchClient, FetchRound, FetchRoundResult } from './fetch-child.ts'
 import { Load } from './load.ts'
-import { summarize } from './profile.ts'
+import { type Profiled, profiling, summarize } from './profile.ts'
 import { interleave, ratioOf, type Spread, spreadOf } from './rounds.ts'
 import { integer, ratio, row, table } from './table.ts'
 
@@ -10,7 +10,7 @@ export interface HttpOptions {
   /** Length of a round. */
   readonly seconds: number
   readonly rounds: number
-  /** Folder for a CPU profile of evenkeel; undefined = none. With it, evenkeel runs alone. */
+  /** Folder for CPU profiles of the measured processes; undefined = none. In the fetch bench evenkeel then runs alone. */
   readonly profile: string | undefined
 }
 
@@ -19,6 +19,7 @@ const CONNECTIONS = 64
 
 /** What one subject did in one round. */
 interface Round {
+  readonly answered: number
   readonly perSecond: number
   readonly cpuUsPerRequest: number
   readonly failed: number
@@ -28,48 +29,64 @@ type Subjects = Readonly<Record<string, (seconds: number) => Promise<Round>>>
 
 export async function benchFetch(options: HttpOptions): Promise<void> {
   await withUpstreams(async (children, origins) => {
-    const child = await children.start<string>('fetch-child.ts', origins, profiling(options, 'fetch'))
     const clients: readonly FetchClient[] =
       options.profile === undefined ? ['evenkeel', 'undici', 'built-in'] : ['evenkeel']
+    const measured = await start<string>(children, 'fetch-child.ts', origins, 'fetch', options)
     const names = { evenkeel: 'balancer.fetch', undici: 'undici fetch', 'built-in': 'built-in fetch' }
     const subjects: Subjects = Object.fromEntries(
       clients.map((client) => [
         names[client],
-        (seconds) => child.ask<FetchRoundResult>({ client, seconds } satisfies FetchRound),
+        (seconds) => measured.child.ask<FetchRoundResult>({ client, seconds } satisfies FetchRound),
       ]),
     )
     console.log(
       `\nfetch: ${CONNECTIONS} in flight, ${UPSTREAMS} upstream processes, 1 KiB, body read as text; ratio to undici fetch`,
     )
-    await print(subjects, clients.length > 1 ? names.undici : names.evenkeel, options)
-    await child.stop()
-    if (options.profile !== undefined) await summarize(options.profile, 'fetch')
+    const requests = await print(subjects, clients.length > 1 ? names.undici : names.evenkeel, options)
+    await measured.child.stop()
+    if (measured.file !== undefined)
+      await summarize([{ name: names.evenkeel, file: measured.file, requests: requests[0]! }])
   })
 }
 
 export async function benchProxy(options: HttpOptions): Promise<void> {
   await withUpstreams(async (children, origins) => {
-    const kinds = options.profile === undefined ? ['evenkeel', 'thinnest'] : ['evenkeel']
+    const kinds = ['evenkeel', 'thinnest']
     const proxies = await Promise.all(
-      kinds.map((kind) => children.start<number>('proxy-child.ts', [kind, ...origins], profiling(options, 'proxy'))),
+      kinds.map((kind) => start<number>(children, 'proxy-child.ts', [kind, ...origins], kind, options)),
     )
-    const loads = proxies.map((proxy) => new Load(proxy.ready, CONNECTIONS))
+    const loads = proxies.map(({ child }) => new Load(child.ready, CONNECTIONS))
     const subjects: Subjects = Object.fromEntries(
-      kinds.map((kind, at) => [kind, (seconds) => proxyRound(proxies[at]!, loads[at]!, seconds)]),
+      kinds.map((kind, at) => [kind, (seconds) => proxyRound(proxies[at]!.child, loads[at]!, seconds)]),
     )
     console.log(`\nproxy: ${CONNECTIONS} connections, ${UPSTREAMS} upstream processes, 1 KiB; ratio to thinnest`)
-    await print(subjects, kinds.at(-1)!, options)
+    const requests = await print(subjects, 'thinnest', options)
     for (const load of loads) load.close()
-    await Promise.all(proxies.map((proxy) => proxy.stop()))
-    if (options.profile !== undefined) await summarize(options.profile, 'proxy')
+    await Promise.all(proxies.map(({ child }) => child.stop()))
+    const profiled = proxies.flatMap(({ file }, at): Profiled[] =>
+      file === undefined ? [] : [{ name: kinds[at]!, file, requests: requests[at]! }],
+    )
+    if (profiled.length > 0) await summarize(profiled)
   })
+}
+
+/** Starts what is measured, profiled or not. */
+async function start<Ready>(
+  children: Children,
+  script: string,
+  args: readonly string[],
+  name: string,
+  options: HttpOptions,
+): Promise<{ readonly child: Child<Ready>; readonly file: string | undefined }> {
+  const profile = options.profile === undefined ? undefined : profiling(options.profile, name)
+  return { child: await children.start<Ready>(script, args, profile?.flags), file: profile?.file }
 }
 
 async function proxyRound(proxy: Child<number>, load: Load, seconds: number): Promise<Round> {
   const beforeUs = await proxy.ask<number>('cpu')
   const { answered, perSecond, failed } = await load.run(seconds)
   const usedUs = (await proxy.ask<number>('cpu')) - beforeUs
-  return { perSecond, cpuUsPerRequest: usedUs / answered, failed }
+  return { answered, perSecond, cpuUsPerRequest: usedUs / answered, failed }
 }
 
 async function withUpstreams(run: (children: Children, origins: readonly string[]) => Promise<void>): Promise<void> {
@@ -85,11 +102,16 @@ async function withUpstreams(run: (children: Children, origins: readonly string[
   }
 }
 
-/** Rounds in turn, then one row each: requests per second, CPU time per request, and both as ratios to `base`. */
-async function print(subjects: Subjects, base: string, { seconds, rounds }: HttpOptions): Promise<void> {
+/** Rounds in turn, then one row each: requests per second, CPU time per request, and both as ratios to `base`. Returns all they answered. */
+async function print(subjects: Subjects, base: string, { seconds, rounds }: HttpOptions): Promise<readonly number[]> {
+  const totals: number[] = []
   const names = Object.keys(subjects)
   const results = await interleave(
-    names.map((name) => () => subjects[name]!(seconds)),
+    names.map((name, at) => async () => {
+      const round = await subjects[name]!(seconds)
+      totals[at] = (totals[at] ?? 0) + round.answered
+      return round
+    }),
     rounds,
   )
   const rates = results.map((list) => list.map((round) => round.perSecond))
@@ -106,12 +128,9 @@ async function print(subjects: Subjects, base: string, { seconds, rounds }: Http
   })
   table(['', 'req/s', 'min..max', 'ratio', 'min..max', 'CPU us/req', 'min..max', 'ratio*', 'min..max', 'failed'], rows)
   console.log('  * CPU time of the base over its own: the same ratio if the measured process had a core to itself')
+  return totals
 }
 
 function columns(value: Spread, quotient: Spread, format: (value: number) => string): readonly string[] {
   return [...row(value, format), ...row(quotient, ratio)]
-}
-
-function profiling({ profile }: HttpOptions, name: string): readonly string[] {
-  return profile === undefined ? [] : ['--cpu-prof', '--cpu-prof-dir', profile, '--cpu-prof-name', `${name}.cpuprofile`]
 }

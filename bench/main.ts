@@ -1,5 +1,5 @@
 // npm run bench -- [--only picks|fetch|proxy] [--seconds 1] [--rounds 7] [--profile FOLDER]
-// Prints; never fails because something is slow. With --profile, evenkeel runs alone and where its CPU time went is printed.
+// Prints; never fails because something is slow. With --profile it also prints where the CPU time went.
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'

@@ -13,50 +13,78 @@ interface CpuProfile {
   readonly timeDeltas: readonly number[]
 }
 
-const TOP = 40
-/** Not work: waiting for the kernel. */
-const IDLE = new Set(['(idle)', '(program)'])
+/** One process that was profiled, and what it did meanwhile. */
+export interface Profiled {
+  readonly name: string
+  readonly file: string
+  readonly requests: number
+}
 
-/** Prints where `<folder>/<name>.cpuprofile` spent its time: self time per function, and per place. */
-export async function summarize(folder: string, name: string): Promise<void> {
-  const file = join(folder, `${name}.cpuprofile`)
+const PLACES = 24
+const FUNCTIONS = 45
+
+/** Flags that make Node write `file` when it ends. */
+export function profiling(folder: string, name: string): { readonly file: string; readonly flags: readonly string[] } {
+  const base = `${name}.cpuprofile`
+  return { file: join(folder, base), flags: ['--cpu-prof', '--cpu-prof-dir', folder, '--cpu-prof-name', base] }
+}
+
+/** Prints self time per request, start-up included: by place, then by function, the first process's largest on top. */
+export async function summarize(profiled: readonly Profiled[]): Promise<void> {
+  const costs = await Promise.all(profiled.map(selfTimes))
+  for (const { name, file } of profiled) console.log(`\n${name}: ${file}`)
+  print('place', 'places', PLACES, profiled, costs)
+  print('function', 'functions', FUNCTIONS, profiled, costs)
+}
+
+function print(
+  title: string,
+  kind: 'places' | 'functions',
+  most: number,
+  profiled: readonly Profiled[],
+  costs: readonly Costs[],
+): void {
+  const top = [...costs[0]![kind]].sort((a, b) => b[1] - a[1]).slice(0, most)
+  const usOf = (cost: Costs, what: string): string => (cost[kind].get(what) ?? 0).toFixed(2)
+  const rows = top.map(([what]) => [what, ...costs.map((cost) => usOf(cost, what))])
+  const total = ['all but idle', ...costs.map((cost) => cost.totalUs.toFixed(2))]
+  console.log(`\nself time per request, us, by ${title}`)
+  table(['', ...profiled.map(({ name }) => name)], [...rows, total])
+}
+
+/** us per request. */
+interface Costs {
+  readonly places: Map<string, number>
+  readonly functions: Map<string, number>
+  readonly totalUs: number
+}
+
+async function selfTimes({ file, requests }: Profiled): Promise<Costs> {
   const profile = JSON.parse(await readFile(file, 'utf8')) as CpuProfile
-  const byId = new Map(profile.nodes.map((node) => [node.id, node.callFrame]))
-  const functions = new Map<string, number>()
+  const frames = new Map(profile.nodes.map((node) => [node.id, node.callFrame]))
   const places = new Map<string, number>()
-  let busyUs = 0
+  const functions = new Map<string, number>()
+  let totalUs = 0
   for (const [at, id] of profile.samples.entries()) {
-    const { functionName, url, lineNumber } = byId.get(id)!
-    const us = profile.timeDeltas[at] ?? 0
+    const { functionName, url, lineNumber } = frames.get(id)!
     if (functionName === '(idle)') continue
-    busyUs += us
-    const where = url === '' ? '' : ` ${shorten(url)}:${lineNumber + 1}`
-    add(functions, `${functionName || '(anonymous)'}${where}`, us)
-    add(places, IDLE.has(functionName) || url === '' ? functionName || 'native' : placeOf(url), us)
+    const us = (profile.timeDeltas[at] ?? 0) / requests
+    const short = url.replace(/^file:\/\/.*?\/(src|bench|node_modules)\//, '$1/').replace('node_modules/', '')
+    totalUs += us
+    add(places, placeOf(short, functionName), us)
+    add(functions, short === '' ? functionName : `${functionName || '(anonymous)'} ${short}:${lineNumber + 1}`, us)
   }
-  console.log(`\nCPU profile ${file}, self time`)
-  for (const [title, counts, most] of [
-    ['place', places, 20],
-    ['function', functions, TOP],
-  ] as const) {
-    const top = [...counts].sort((a, b) => b[1] - a[1]).slice(0, most)
-    table(
-      [title, '%'],
-      top.map(([what, us]) => [what, ((us / busyUs) * 100).toFixed(1)]),
-    )
-  }
+  return { places, functions, totalUs }
 }
 
-function add(counts: Map<string, number>, key: string, us: number): void {
-  counts.set(key, (counts.get(key) ?? 0) + us)
+function add(costs: Map<string, number>, key: string, us: number): void {
+  costs.set(key, (costs.get(key) ?? 0) + us)
 }
 
-function shorten(url: string): string {
-  return url.replace(/^file:\/\/.*?\/(src|bench|node_modules)\//, '$1/').replace('node_modules/', '')
-}
-
-function placeOf(url: string): string {
-  const short = shorten(url)
-  if (short.startsWith('node:')) return 'node'
-  return short.startsWith('src/') || short.startsWith('bench/') ? short : short.split('/')[0]!
+/** Our own files one by one, a package as a whole, built-in functions by their names. */
+function placeOf(url: string, functionName: string): string {
+  if (url === '') return functionName
+  if (url.startsWith('node:')) return 'node'
+  if (url.startsWith('wasm:')) return 'wasm (llhttp)'
+  return url.startsWith('src/') || url.startsWith('bench/') ? url : url.split('/')[0]!
 }

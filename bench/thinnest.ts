@@ -1,7 +1,6 @@
 /**
- * The named baseline, frozen: the thinnest proxy that undici allows. It dispatches to one Pool per origin in turn, strips
- * hop-by-hop headers both ways, writes chunk by chunk and pauses when the client is slow. No retries, no health, no timeouts,
- * no abort, no forwarding headers. The bench prints this file's SHA-256: a number measured against other bytes is no baseline.
+ * The named baseline, frozen (the bench prints its SHA-256): the thinnest proxy undici allows. It dispatches to one Pool per
+ * origin in turn, strips hop-by-hop headers both ways, writes each chunk, pauses for a slow client, and does nothing else.
  */
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import { type Dispatcher, Pool } from 'undici'
@@ -26,12 +25,9 @@ export function createThinnest(origins: readonly string[]): RequestListener {
     const pool = pools[next]!
     next = next + 1 === pools.length ? 0 : next + 1
     const { method, url, rawHeaders } = request
-    const path = url ?? '/'
     const headers = endToEnd(rawHeaders)
-    pool.dispatch(
-      { path, method: method as Dispatcher.HttpMethod, headers, body: bodyOf(request) },
-      new Relay(response),
-    )
+    const target = { path: url ?? '/', method: method as Dispatcher.HttpMethod, headers, body: bodyOf(request) }
+    pool.dispatch(target, new Relay(response))
   }
 }
 
@@ -45,7 +41,7 @@ class Relay implements Dispatcher.DispatchHandler {
   onRequestStart(): void {}
 
   onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    if (status >= 200) this.#response.writeHead(status, endToEnd((controller.rawHeaders as Buffer[]).map(text)))
+    if (status >= 200) this.#response.writeHead(status, endToEnd(controller.rawHeaders as Buffer[]))
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -64,9 +60,12 @@ class Relay implements Dispatcher.DispatchHandler {
   }
 }
 
-function endToEnd(raw: readonly string[]): string[] {
+function endToEnd(raw: readonly (string | Buffer)[]): string[] {
   const kept: string[] = []
-  for (let i = 0; i < raw.length; i += 2) if (!HOP_BY_HOP.has(raw[i]!.toLowerCase())) kept.push(raw[i]!, raw[i + 1]!)
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = text(raw[i]!)
+    if (!HOP_BY_HOP.has(name.toLowerCase())) kept.push(name, text(raw[i + 1]!))
+  }
   return kept
 }
 
@@ -76,6 +75,6 @@ function bodyOf(request: IncomingMessage): IncomingMessage | null {
   return headers['content-length'] === undefined && headers['transfer-encoding'] === undefined ? null : request
 }
 
-function text(bytes: Buffer): string {
-  return bytes.toString('latin1')
+function text(raw: string | Buffer): string {
+  return typeof raw === 'string' ? raw : raw.toString('latin1')
 }

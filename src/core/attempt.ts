@@ -1,7 +1,7 @@
 import type { BackendRecord } from './backend.ts'
 import { Body, type BodyOwner } from './body.ts'
 import type { LiveCall } from './call.ts'
-import type { Attempt, BalancerRequest, BalancerResponse, SendFailure, Stages, Stop } from './contracts.ts'
+import type { Attempt, BalancerRequest, BalancerResponse, Gate, SendFailure, Stages, Stop } from './contracts.ts'
 import { BalancerError } from './errors.ts'
 import { CLASSES, classOfFailure, classOfStatus, errorOf, type Outcome, type OutcomeClass } from './outcome.ts'
 
@@ -21,6 +21,8 @@ export class LiveAttempt implements Attempt, BodyOwner {
   readonly number: number
   readonly fresh: boolean
   readonly startMs: number
+  /** Those that admitted it: an update may have replaced the pool's by the time they are told of its end. */
+  readonly gates: readonly Gate[]
   readonly #lender: Lender
   request: BalancerRequest
   sentMs: number = NaN
@@ -39,12 +41,20 @@ export class LiveAttempt implements Attempt, BodyOwner {
   #stages: Stages[] = []
   #cancelers: ((reason: unknown) => void)[] = []
 
-  constructor(call: LiveCall, backend: BackendRecord, request: BalancerRequest, fresh: boolean, lender: Lender) {
+  constructor(
+    call: LiveCall,
+    backend: BackendRecord,
+    request: BalancerRequest,
+    fresh: boolean,
+    lender: Lender,
+    gates: readonly Gate[],
+  ) {
     this.call = call
     this.backend = backend
     this.number = call.attempts.length + 1
     this.request = request
     this.fresh = fresh
+    this.gates = gates
     this.#lender = lender
     this.startMs = lender.now()
     this.activeMs = this.startMs

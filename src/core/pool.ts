@@ -261,7 +261,7 @@ export class Pool implements PoolControl, Lender {
     if (CLASSES[kind].health === 'failure') backend.totals.failures++
     if (kind !== attempt.headClass) this.#learn(attempt, attempt.endMs)
     if (this.#chooser.settle !== undefined) this.#guard('strategy', () => this.#chooser.settle?.(attempt))
-    for (const gate of this.#gates) this.#guard(gate.name, () => gate.release(backend, attempt))
+    for (const gate of attempt.gates) this.#guard(gate.name, () => gate.release(backend, attempt))
     for (const sink of this.#sinks)
       if (sink.attempt !== undefined) this.#guard(sink.name, () => sink.attempt?.(attempt))
     this.#host.emit('attempt', attempt)
@@ -320,7 +320,7 @@ export class Pool implements PoolControl, Lender {
     if (backend === undefined) throw this.#nobody()
     const fresh = call.again === backend
     call.again = undefined
-    const attempt = new LiveAttempt(call, backend, requestFor(backend, request), fresh, this)
+    const attempt = new LiveAttempt(call, backend, requestFor(backend, request), fresh, this, this.#gates)
     call.attempts.push(attempt)
     call.live++
     backend.inflight++

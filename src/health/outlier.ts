@@ -41,6 +41,7 @@ export function outlier(settings: OutlierSettings): Watcher {
     name: BY,
     start(core) {
       const tracks = new Map<Backend, Track>()
+      let stopped = false
       const trackOf = (backend: Backend): Track => {
         let track = tracks.get(backend)
         if (track === undefined) {
@@ -58,8 +59,16 @@ export function outlier(settings: OutlierSettings): Watcher {
         return track
       }
 
+      const forgetRemoved = (): void => {
+        for (const [backend, { stop }] of tracks) {
+          if (!backend.removed) continue
+          stop?.()
+          tracks.delete(backend)
+        }
+      }
+
       const eject = (backend: Backend, track: Track): void => {
-        if (track.ejected || backend.removed || !mayEject(backend, core, settings)) return
+        if (stopped || track.ejected || backend.removed || !mayEject(backend, core, settings)) return
         const nowMs = core.clock.now()
         const forgiven = track.returnedMs === 0 ? 0 : Math.floor((nowMs - track.returnedMs) / FORGIVE_MS)
         track.ejections = Math.max(0, track.ejections - forgiven) + 1
@@ -78,7 +87,7 @@ export function outlier(settings: OutlierSettings): Watcher {
         track.onTrial = true
         track.trial = undefined
         track.returnedMs = core.clock.now()
-        for (const known of tracks.keys()) if (known.removed) tracks.delete(known)
+        forgetRemoved()
         core.control.unblock(backend, BY)
       }
 
@@ -120,6 +129,7 @@ export function outlier(settings: OutlierSettings): Watcher {
           },
         },
         stop() {
+          stopped = true // requests under way still end, and are still told to the sink
           for (const [backend, track] of tracks) {
             track.stop?.()
             if (track.ejected) core.control.unblock(backend, BY)
