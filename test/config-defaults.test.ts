@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs'
-import { describe, expect, expectTypeOf, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { defaultsPage } from '../scripts/print-defaults.ts'
 import { DEFAULT_ROWS, DEFAULTS } from '../src/config/defaults.ts'
-import { type OptionsInput, resolveOptions } from '../src/config/schema.ts'
+import { resolveOptions } from '../src/config/schema.ts'
 import { systemClock } from '../src/core/clock.ts'
 import type { Policy, Sink, Strategy, Transport, Watcher } from '../src/core/contracts.ts'
 import type { BalancerOptions, ResolvedOptions, ResolvedSettings } from '../src/core/options.ts'
@@ -186,19 +186,4 @@ describe('what is handed over', () => {
     expect(resolved.random).toBe(random)
     expect([transport, strategy, policy, watcher, agent].some(Object.isFrozen)).toBe(false)
   })
-})
-
-test('the types of the schema are those of the options', () => {
-  /** Without the undefined that zod adds to what may be left out; functions and parts are left alone. */
-  type Exact<T> = T extends (...inputs: never[]) => unknown
-    ? T
-    : T extends readonly (infer U)[]
-      ? readonly Exact<U>[]
-      : T extends object
-        ? { readonly [K in keyof T]: Exact<Exclude<T[K], undefined>> }
-        : T
-  expectTypeOf<BalancerOptions>().toExtend<OptionsInput>()
-  expectTypeOf<Exact<OptionsInput>>().toExtend<BalancerOptions>()
-  expectTypeOf<keyof OptionsInput>().toEqualTypeOf<keyof BalancerOptions>()
-  expectTypeOf<OptionsInput['strategy']>().toEqualTypeOf<BalancerOptions['strategy']>()
 })

@@ -1,11 +1,11 @@
-import type { ResolvedSettings } from '../core/options.ts'
+import { CONNECTION_DEFAULTS, type ResolvedSettings } from '../core/options.ts'
 
 /** Name of a balancer that was given none. */
 export const DEFAULT_NAME = 'evenkeel'
 /** Name of the pool made of top-level `backends`. */
 export const DEFAULT_POOL = 'default'
 
-/** Every default of a pool's settings. No other file holds one; `docs/defaults.md` is printed from here. */
+/** Every default of a pool's settings. Only what transports of their own start from stands elsewhere, in core; `docs/defaults.md` is printed from here. */
 export const DEFAULTS: ResolvedSettings = deepFrozen({
   strategy: 'peak-ewma', // steers around slow backends by itself
   health: {
@@ -37,13 +37,7 @@ export const DEFAULTS: ResolvedSettings = deepFrozen({
     attemptMs: 0, // only the caller knows
     totalMs: 0, // only the caller knows
   },
-  undici: {
-    connections: 256, // bounded, yet out of the way
-    pipelining: 1, // one slow answer must not hold up others
-    keepAliveMs: 4_000, // under the 5 s after which Node's server hangs up
-    allowH2: false, // one connection per request is easier to balance
-    tls: {}, // Node's own: certificates are verified
-  },
+  undici: CONNECTION_DEFAULTS, // one connection a request; under the 5 s after which Node's server hangs up
   transport: undefined, // the built-in one
   policies: [], // nothing of yours
   watchers: [], // nothing of yours

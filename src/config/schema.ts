@@ -4,7 +4,7 @@ import { UNREAD_BYTES } from '../core/body.ts'
 import { MAX_DELAY_MS } from '../core/clock.ts'
 import type { Clock, Policy, Random, Sink, Strategy, Transport, Watcher } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
-import type { ResolvedOptions, StrategyName } from '../core/options.ts'
+import type { BalancerOptions, ResolvedOptions, StrategyName } from '../core/options.ts'
 import { DEFAULT_NAME, DEFAULT_POOL, DEFAULTS } from './defaults.ts'
 import * as fields from './fields.ts'
 import { configError, type Finding, isPlain, nearest, type Path } from './issues.ts'
@@ -211,9 +211,6 @@ const schema = shape({
   ...settings,
 })
 
-/** What the schema takes; as `BalancerOptions`, but with undefined for whatever may be left out. */
-export type OptionsInput = z.input<typeof schema>
-
 // ---- From options to resolved options.
 
 /** Stands in for what is not given. */
@@ -246,7 +243,8 @@ export function resolveOptions(options: unknown, builtins: Builtins): ResolvedOp
 function parsed(options: unknown): z.output<typeof schema> {
   try {
     // jitless: compiling the schema costs more than the one use of it, and fails where code from strings is forbidden.
-    const result = schema.safeParse(options, { jitless: true })
+    // The casts prove, when compiled, that schema and hand-written options know the same.
+    const result = schema.safeParse(options as BalancerOptions satisfies z.input<typeof schema>, { jitless: true })
     const single = result.success ? [] : result.error.issues.flatMap((issue) => findingsOf(issue, []))
     const findings = [...single, ...contradictions(options, single)]
     if (findings.length > 0) throw configError(options, findings)

@@ -1,7 +1,17 @@
 import type { BackendRecord } from './backend.ts'
 import { Body, type BodyOwner } from './body.ts'
 import type { LiveCall } from './call.ts'
-import type { Attempt, BalancerRequest, BalancerResponse, Gate, SendFailure, Stages, Stop } from './contracts.ts'
+import type {
+  Attempt,
+  BalancerRequest,
+  BalancerResponse,
+  BodySink,
+  Gate,
+  SendFailure,
+  Stages,
+  Stop,
+  Transport,
+} from './contracts.ts'
 import { BalancerError } from './errors.ts'
 import { CLASSES, classOfFailure, classOfStatus, errorOf, type Outcome, type OutcomeClass } from './outcome.ts'
 
@@ -157,10 +167,34 @@ export class LiveAttempt implements Attempt, BodyOwner {
   }
 }
 
+/** Innermost of the attempt pipeline. */
+export async function perform(attempt: LiveAttempt, transport: Transport): Promise<BalancerResponse> {
+  if (attempt.canceled) throw attempt.failedToSend(withdrawn(attempt))
+  let response: BalancerResponse
+  try {
+    response = await transport.send(attempt)
+  } catch (error) {
+    throw attempt.failedToSend(asSendFailure(error))
+  }
+  const { status } = response
+  if (!attempt.canceled && status >= 200 && status <= 599) return attempt.head(response)
+  response.body.consume(NOBODY).cancel(attempt.reason)
+  // Cancelled between the transport's answer and this line, or no HTTP.
+  if (attempt.canceled) throw attempt.failedToSend(withdrawn(attempt))
+  const cause = new Error(`status ${status} is outside 200..599`)
+  throw attempt.failedToSend({ phase: 'head', processed: 'maybe', reused: false, code: 'BAD_STATUS', cause })
+}
+
 /** What `send` rejects with must be a SendFailure; anything else is a bug of the transport, told as what it is. */
-export function asSendFailure(error: unknown): SendFailure {
+function asSendFailure(error: unknown): SendFailure {
   if (typeof error === 'object' && error !== null && 'phase' in error && 'processed' in error)
     return error as SendFailure
   const cause = error instanceof Error ? error : new BalancerError('PROTOCOL', `the transport threw ${String(error)}`)
   return { phase: 'head', processed: 'maybe', reused: false, code: '', cause }
+}
+
+const NOBODY: BodySink = { chunk: () => true, end: () => {}, fail: () => {} }
+
+function withdrawn(attempt: LiveAttempt): SendFailure {
+  return { phase: 'head', processed: 'maybe', reused: false, code: '', cause: attempt.reason }
 }

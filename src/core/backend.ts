@@ -1,4 +1,5 @@
-import type { Backend, Endpoint, Reason } from './contracts.ts'
+import type { Backend, BalancerRequest, Endpoint, Reason } from './contracts.ts'
+import { withHeaders } from './headers.ts'
 import { PeakEwma, Quantiles } from './latency.ts'
 import type { OutcomeClass } from './outcome.ts'
 
@@ -43,6 +44,17 @@ export class BackendRecord implements Backend {
     for (const factor of this.factors.values()) weight *= factor
     this.weight = weight
     this.logWeight = weight > 0 ? Math.log2(weight) : 0
+  }
+
+  /** The request as this backend gets it: its base path in front, its own headers set. */
+  requestFor(request: BalancerRequest): BalancerRequest {
+    const { headers } = this.endpoint
+    if (this.basePath === '' && headers === undefined) return request
+    return {
+      ...request,
+      path: this.basePath + request.path,
+      headers: headers === undefined ? request.headers : withHeaders(request.headers, headers),
+    }
   }
 
   /** Why nobody may pick it, in words; empty when somebody may. */

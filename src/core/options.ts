@@ -71,6 +71,15 @@ export interface UndiciOptions {
   readonly tls?: Readonly<Record<string, unknown>>
 }
 
+/** What every transport with connections of its own starts from; docs/defaults.md gives the reasons. */
+export const CONNECTION_DEFAULTS: Required<UndiciOptions> = Object.freeze({
+  connections: 256,
+  pipelining: 1,
+  keepAliveMs: 4_000,
+  allowH2: false,
+  tls: Object.freeze({}),
+})
+
 /** What can be said per balancer and per pool; a pool's word wins. */
 export interface PoolSettings {
   readonly strategy?: StrategyName | Strategy

@@ -1,4 +1,4 @@
-import { asSendFailure, type Lender, LiveAttempt } from './attempt.ts'
+import { type Lender, LiveAttempt, perform } from './attempt.ts'
 import { BackendRecord, idOf } from './backend.ts'
 import { Budget, type BudgetOptions } from './budget.ts'
 import type { LiveCall } from './call.ts'
@@ -8,21 +8,16 @@ import type {
   Backend,
   BalancerRequest,
   BalancerResponse,
-  BodySink,
-  Call,
   CallHandler,
   Chooser,
   Clock,
   Core,
   Endpoint,
-  Gate,
   Members,
-  Picker,
   Policy,
   PoolControl,
   Random,
   Reason,
-  SendFailure,
   Sink,
   Stop,
   Strategy,
@@ -31,15 +26,13 @@ import type {
 } from './contracts.ts'
 import type { Deadlines } from './deadlines.ts'
 import { BalancerError } from './errors.ts'
-import { withHeaders } from './headers.ts'
 import { FAILURE_MS } from './latency.ts'
 import { CLASSES } from './outcome.ts'
 import { composeAttempts, composeCalls } from './pipeline.ts'
+import { nobody, Selection } from './selection.ts'
 
 /** Weight changes are published at most this often, ms: a ramp over many backends must not rebuild pickers all the time. */
 const WEIGH_MS = 100
-/** How often the picker is asked before the pool scans for itself (Finagle's effort for a distinct second pick). */
-const ASKS = 5
 
 /** What a pool is made of; replaced whole by an update. */
 export interface PoolParts {
@@ -85,11 +78,9 @@ export class Pool implements PoolControl, Lender {
   #parts: PoolParts
   #core: Core
   #chooser: Chooser
-  #gates: readonly Gate[] = []
+  readonly #selection: Selection
   #sinks: readonly Sink[] = []
   #running: ReadonlyMap<Watcher, Started> = new Map()
-  #members: Members = { all: [], eligible: [] }
-  #picker: Picker = () => undefined
   #panic = false
   #stopWeigh: Stop | undefined
   #weighedMs = -Infinity
@@ -100,6 +91,7 @@ export class Pool implements PoolControl, Lender {
   constructor(name: string, parts: PoolParts, endpoints: readonly Endpoint[], host: PoolHost) {
     this.name = name
     this.#host = host
+    this.#selection = new Selection(host.random)
     this.#parts = parts
     this.#core = this.#coreOf(parts)
     this.#chooser = parts.strategy.start(this.#core)
@@ -108,11 +100,11 @@ export class Pool implements PoolControl, Lender {
   }
 
   get members(): Members {
-    return this.#members
+    return this.#selection.members
   }
 
   get records(): readonly BackendRecord[] {
-    return this.#members.all as readonly BackendRecord[]
+    return this.members.all as readonly BackendRecord[]
   }
 
   get strategy(): string {
@@ -175,8 +167,7 @@ export class Pool implements PoolControl, Lender {
     for (const record of left.values()) record.removed = true
     this.#records.clear()
     for (const record of all) this.#records.set(record.id, record)
-    this.#members = { all: Object.freeze(all), eligible: [] }
-    this.#publish()
+    this.#publish(Object.freeze(all))
     for (const record of left.values()) {
       void this.#parts.transport.forget?.(record)
       this.#host.emit('removed', record)
@@ -224,23 +215,7 @@ export class Pool implements PoolControl, Lender {
   /** One backend that every gate admitted, or undefined. */
   pick(call: LiveCall): BackendRecord | undefined {
     call.nowMs = this.now()
-    const { eligible } = this.#members
-    if (call.again !== undefined) {
-      const again = call.again as BackendRecord
-      if (!again.removed && this.#admits(again, call)) return again
-      call.again = undefined
-    }
-    if (call.prefer !== undefined) {
-      const wanted = this.#records.get(call.prefer)
-      if (wanted !== undefined && eligible.includes(wanted) && this.#takes(wanted, call)) return wanted
-    }
-    for (let ask = 0; ask < ASKS; ask++) {
-      const backend = this.#picker(call) as BackendRecord | undefined
-      call.picks++
-      if (backend === undefined) break
-      if (this.#takes(backend, call)) return backend
-    }
-    return this.#scan(call, false) ?? (call.attempts.length > 0 ? this.#scan(call, true) : undefined)
+    return this.#selection.pick(call)
   }
 
   // --- the lender
@@ -290,7 +265,7 @@ export class Pool implements PoolControl, Lender {
       deadlines,
       budget,
       control: this,
-      members: () => this.#members,
+      members: () => this.members,
       emit: (event, ...details) => {
         if (event === 'retry') this.totals.retries++
         this.#host.emit(event, ...details)
@@ -304,7 +279,7 @@ export class Pool implements PoolControl, Lender {
     for (const [watcher, { stop }] of this.#running) if (!running.has(watcher)) stop()
     this.#running = running
     const started = [...running.values()]
-    this.#gates = started.flatMap(({ gate }) => (gate === undefined ? [] : [gate]))
+    this.#selection.gates = started.flatMap(({ gate }) => (gate === undefined ? [] : [gate]))
     this.#sinks = [...started.flatMap(({ sink }) => (sink === undefined ? [] : [sink])), ...parts.sinks]
     const { transport } = parts
     const send = composeAttempts(parts.policies, this.#core, (attempt) => perform(attempt as LiveAttempt, transport))
@@ -317,10 +292,10 @@ export class Pool implements PoolControl, Lender {
   async #attempt(call: LiveCall, request: BalancerRequest, send: AttemptHandler): Promise<BalancerResponse> {
     if (call.canceled) throw call.reason
     const backend = this.pick(call)
-    if (backend === undefined) throw this.#nobody()
+    if (backend === undefined) throw nobody(this.name, this.records, call.nowMs)
     const fresh = call.again === backend
     call.again = undefined
-    const attempt = new LiveAttempt(call, backend, requestFor(backend, request), fresh, this, this.#gates)
+    const attempt = new LiveAttempt(call, backend, backend.requestFor(request), fresh, this, this.#selection.gates)
     call.attempts.push(attempt)
     call.live++
     backend.inflight++
@@ -335,70 +310,6 @@ export class Pool implements PoolControl, Lender {
       if (attempt.class === undefined) attempt.unused(0, error)
       throw error
     }
-  }
-
-  #takes(backend: BackendRecord, call: LiveCall): boolean {
-    return !call.tried(backend) && this.#fits(backend, call) && this.#admits(backend, call)
-  }
-
-  #fits(backend: BackendRecord, call: Call): boolean {
-    if (call.tags.length === 0) return true
-    const tags = backend.endpoint.tags
-    return tags !== undefined && call.tags.every((tag) => tags.includes(tag))
-  }
-
-  /** Asks every gate; what earlier gates took is given back when a later one refuses. */
-  #admits(backend: BackendRecord, call: Call): boolean {
-    const limit = backend.endpoint.maxInflight
-    if (limit !== undefined && backend.inflight >= limit) return false
-    for (let i = 0; i < this.#gates.length; i++) {
-      if (this.#gates[i]!.admit(backend, call)) continue
-      for (let j = i - 1; j >= 0; j--) this.#gates[j]!.release(backend, undefined)
-      return false
-    }
-    return true
-  }
-
-  #scan(call: LiveCall, repeat: boolean): BackendRecord | undefined {
-    const { eligible } = this.#members
-    const n = eligible.length
-    if (n === 0) return undefined
-    const start = n === 1 ? 0 : this.#host.random(n)
-    for (let i = 0; i < n; i++) {
-      const backend = eligible[(start + i) % n] as BackendRecord
-      if (!repeat && call.tried(backend)) continue
-      if (this.#fits(backend, call) && this.#admits(backend, call)) return backend
-    }
-    return undefined
-  }
-
-  #nobody(): BalancerError {
-    const nowMs = this.now()
-    const reasons: Record<string, readonly string[]> = {}
-    let untilMs = Infinity
-    let full = false
-    for (const record of this.records) {
-      const why = record.describe(nowMs)
-      const limit = record.endpoint.maxInflight
-      const atLimit = limit !== undefined && record.inflight >= limit
-      full ||= atLimit && why.length === 0
-      const other = atLimit
-        ? [`${limit} requests in flight, its limit`]
-        : why.length === 0
-          ? ['not admitted for this call']
-          : []
-      reasons[record.id] = [...why, ...other]
-      for (const reason of record.reasons.values()) untilMs = Math.min(untilMs, reason.untilMs ?? Infinity)
-    }
-    const list = Object.entries(reasons).map(([id, why]) => `${id}: ${why.join(', ')}`)
-    const message =
-      list.length === 0
-        ? `pool ${this.name} has no backends`
-        : `pool ${this.name}: no backend may be picked (${list.join('; ')})`
-    return new BalancerError(full ? 'OVERLOADED' : 'NO_BACKEND', message, {
-      reasons,
-      ...(untilMs < Infinity && { retryAfterMs: Math.max(0, untilMs - nowMs) }),
-    })
   }
 
   #learn(attempt: Attempt, atMs: number): void {
@@ -419,11 +330,10 @@ export class Pool implements PoolControl, Lender {
     return known[known.length >> 1] ?? NaN
   }
 
-  #publish(): void {
+  #publish(all: readonly BackendRecord[] = this.records): void {
     this.#stopWeigh?.()
     this.#stopWeigh = undefined
     this.#weighedMs = this.now()
-    const all = this.records
     const able = all.filter(
       (record) => record.weight > 0 && ![...record.reasons.values()].some((reason) => reason.hard),
     )
@@ -432,8 +342,8 @@ export class Pool implements PoolControl, Lender {
     const usable = this.#panic ? able : healthy
     const first = Math.min(...usable.map((record) => record.endpoint.priority ?? 0))
     const eligible = usable.filter((record) => (record.endpoint.priority ?? 0) === first)
-    this.#members = Object.freeze({ all, eligible: Object.freeze(eligible) })
-    this.#picker = this.#chooser.build(this.#members)
+    const members = Object.freeze({ all, eligible: Object.freeze(eligible) })
+    this.#selection.set(members, this.#chooser.build(members))
   }
 
   /** A part that throws where only bookkeeping is done must not break a request: it is reported, once per part. */
@@ -446,40 +356,6 @@ export class Pool implements PoolControl, Lender {
       this.#host.emit('warning', new BalancerError('CONFIG', `${name} threw in pool ${this.name}`, { cause: error }))
     }
   }
-}
-
-/** Innermost of the attempt pipeline. */
-async function perform(attempt: LiveAttempt, transport: Transport): Promise<BalancerResponse> {
-  if (attempt.canceled) throw attempt.failedToSend(withdrawn(attempt))
-  let response: BalancerResponse
-  try {
-    response = await transport.send(attempt)
-  } catch (error) {
-    throw attempt.failedToSend(asSendFailure(error))
-  }
-  const { status } = response
-  if (!attempt.canceled && status >= 200 && status <= 599) return attempt.head(response)
-  response.body.consume(NOBODY).cancel(attempt.reason)
-  // Cancelled between the transport's answer and this line, or no HTTP.
-  if (attempt.canceled) throw attempt.failedToSend(withdrawn(attempt))
-  const cause = new Error(`status ${status} is outside 200..599`)
-  throw attempt.failedToSend({ phase: 'head', processed: 'maybe', reused: false, code: 'BAD_STATUS', cause })
-}
-
-/** The request as this backend gets it: its base path in front, its own headers set. */
-function requestFor({ basePath, endpoint }: BackendRecord, request: BalancerRequest): BalancerRequest {
-  if (basePath === '' && endpoint.headers === undefined) return request
-  return {
-    ...request,
-    path: basePath + request.path,
-    headers: endpoint.headers === undefined ? request.headers : withHeaders(request.headers, endpoint.headers),
-  }
-}
-
-const NOBODY: BodySink = { chunk: () => true, end: () => {}, fail: () => {} }
-
-function withdrawn(attempt: LiveAttempt): SendFailure {
-  return { phase: 'head', processed: 'maybe', reused: false, code: '', cause: attempt.reason }
 }
 
 function sameBudget(a: BudgetOptions, b: BudgetOptions): boolean {

@@ -7,13 +7,15 @@ import type {
   BalancerResponse,
   BodyControl,
   BodySink,
-  OpenBody,
   RawHeaders,
   ResponseBody,
   SendFailure,
   Transport,
 } from '../core/contracts.ts'
 import { latin1 } from '../core/headers.ts'
+import { CONNECTION_DEFAULTS } from '../core/options.ts'
+import { Lane, type LaneConnection, type LaneRequest } from './lane.ts'
+import { asError, Upload } from './upload.ts'
 
 export interface UndiciTransportOptions {
   /** Most connections per backend; default 256. */
@@ -44,24 +46,21 @@ const KEEP_ALIVE_MOST_MS = 600_000
  * a FIFO of its own in front of its connections, and every connection is an undici `Client` we know the state of.
  */
 export function undici(options: UndiciTransportOptions = {}): Transport {
-  const settings: Settings = {
-    connections: 256,
-    pipelining: 1,
-    keepAliveMs: 4_000,
-    allowH2: false,
-    tls: {},
-    ...options,
+  const settings: Settings = { ...CONNECTION_DEFAULTS, ...options }
+  const most = options.dispatcher === undefined ? settings.connections : 1
+  const lanes = new Map<Backend, Lane<Connection>>()
+  const laneOf = (backend: Backend): Lane<Connection> => {
+    const known = lanes.get(backend)
+    if (known !== undefined) return known
+    const lane: Lane<Connection> = new Lane(most, () => new Connection(settings, backend, lane))
+    lanes.set(backend, lane)
+    return lane
   }
-  const lanes = new Map<Backend, Lane>()
   return {
     name: 'undici',
     send(attempt) {
-      let lane = lanes.get(attempt.backend)
-      if (lane === undefined) {
-        lane = new Lane(attempt.backend, settings)
-        lanes.set(attempt.backend, lane)
-      }
-      return lane.send(attempt)
+      const lane = laneOf(attempt.backend)
+      return new Promise((resolve, reject) => lane.add(new Exchange(attempt, lane, resolve, reject)))
     },
     async forget(backend) {
       const lane = lanes.get(backend)
@@ -77,138 +76,19 @@ export function undici(options: UndiciTransportOptions = {}): Transport {
   }
 }
 
-/** The connections to one backend and the requests that wait for one. */
-class Lane {
-  readonly backend: Backend
-  readonly settings: Settings
-  readonly #all = new Set<Connection>()
-  /** Connections with room, the most recently used last: the others may go idle and close. */
-  readonly #free: Connection[] = []
-  readonly #waiting = new Set<Exchange>()
-  #finished: (() => void) | undefined
-
-  constructor(backend: Backend, settings: Settings) {
-    this.backend = backend
-    this.settings = settings
-  }
-
-  send(attempt: Attempt): Promise<BalancerResponse> {
-    return new Promise((resolve, reject) => {
-      const exchange = new Exchange(attempt, this, resolve, reject)
-      const connection = this.#connectionFor(exchange)
-      if (connection === undefined) this.#waiting.add(exchange)
-      else this.#start(connection, exchange)
-    })
-  }
-
-  withdraw(exchange: Exchange): void {
-    this.#waiting.delete(exchange)
-  }
-
-  /** An exchange is over: its place goes to the one that has waited longest. */
-  release(connection: Connection, healthy: boolean): void {
-    connection.active--
-    this.#list(connection, healthy)
-    const next = this.#waiting.values().next().value
-    if (next !== undefined) {
-      this.#waiting.delete(next)
-      this.#start(this.#connectionFor(next) ?? connection, next)
-    }
-    if (this.#finished !== undefined) this.#finishIfIdle()
-  }
-
-  /** The socket of an idle connection closed: the next request opens a new one. */
-  dropped(connection: Connection): void {
-    if (connection.active > 0) return
-    this.#remove(connection)
-  }
-
-  /** Resolves when what is under way is over and the connections are closed. */
-  async finish(): Promise<void> {
-    await new Promise<void>((resolve) => {
-      this.#finished = resolve
-      this.#finishIfIdle()
-    })
-    await this.destroy()
-  }
-
-  async destroy(): Promise<void> {
-    for (const exchange of this.#waiting) exchange.refuse(new Error('the transport was closed'))
-    this.#waiting.clear()
-    this.#free.length = 0
-    await Promise.all([...this.#all].map((connection) => connection.close()))
-    this.#all.clear()
-  }
-
-  #connectionFor(exchange: Exchange): Connection | undefined {
-    if (exchange.attempt.fresh) {
-      // Its last connection died of old age: an idle one may be as old, so it makes room for a new one.
-      const idle = this.#free.find((connection) => connection.active === 0)
-      if (idle?.used) {
-        this.#remove(idle)
-        void idle.close()
-      }
-    } else {
-      const free = this.#free.at(-1)
-      if (free !== undefined) return free
-    }
-    const most = this.settings.dispatcher === undefined ? this.settings.connections : 1
-    if (this.#all.size >= most) return this.#free.at(-1)
-    const connection = new Connection(this)
-    this.#all.add(connection)
-    this.#list(connection, true)
-    return connection
-  }
-
-  #start(connection: Connection, exchange: Exchange): void {
-    connection.active++
-    connection.pending++
-    if (connection.active >= connection.capacity) this.#unlist(connection)
-    exchange.start(connection)
-  }
-
-  /** A connection whose socket just broke goes to the far end: it has to connect again. */
-  #list(connection: Connection, healthy: boolean): void {
-    if (connection.closed || connection.listed || connection.active >= connection.capacity) return
-    connection.listed = true
-    if (healthy) this.#free.push(connection)
-    else this.#free.unshift(connection)
-  }
-
-  #unlist(connection: Connection): void {
-    if (!connection.listed) return
-    connection.listed = false
-    if (this.#free.at(-1) === connection) this.#free.pop()
-    else this.#free.splice(this.#free.indexOf(connection), 1)
-  }
-
-  #remove(connection: Connection): void {
-    this.#unlist(connection)
-    this.#all.delete(connection)
-  }
-
-  #finishIfIdle(): void {
-    if (this.#waiting.size > 0) return
-    for (const connection of this.#all) if (connection.active > 0) return
-    this.#finished?.()
-  }
-}
-
 /** Thrown from `onRequestStart`: undici drops the request and keeps the socket. */
 const WITHDRAWN = new Error('withdrawn')
 
 /** One undici Client, hence one socket at a time, or a dispatcher of the user's that counts as one. */
-class Connection {
+class Connection implements LaneConnection {
   readonly dispatcher: Dispatcher
   readonly #own: Client | undefined
   readonly #pipelining: number
   capacity: number
-  /** Exchanges on it, those not yet written included. */
   active = 0
-  /** Of these, the ones that wait for the socket and are still wanted. */
+  /** Of the active ones, the ones that wait for the socket and are still wanted. */
   pending = 0
   listed = false
-  /** The socket has carried a request before. */
   used = false
   closed = false
   /** How far a new socket is; undefined once it is open. */
@@ -216,8 +96,7 @@ class Connection {
   #connecting: Socket | undefined
   #abandoned = false
 
-  constructor(lane: Lane) {
-    const { settings, backend } = lane
+  constructor(settings: Settings, backend: Backend, lane: Lane<Connection>) {
     this.#pipelining = settings.pipelining
     this.capacity = settings.pipelining
     if (settings.dispatcher !== undefined) {
@@ -291,9 +170,9 @@ class Connection {
 }
 
 /** One attempt on its way: the handler undici calls, and the body it pushes. Everything but its first end is ignored. */
-class Exchange implements Dispatcher.DispatchHandler, ResponseBody, BodyControl {
+class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, ResponseBody, BodyControl {
   readonly attempt: Attempt
-  readonly #lane: Lane
+  readonly #lane: Lane<Connection>
   readonly #resolve: (response: BalancerResponse) => void
   readonly #reject: (failure: SendFailure) => void
   #connection: Connection | undefined
@@ -312,7 +191,7 @@ class Exchange implements Dispatcher.DispatchHandler, ResponseBody, BodyControl 
 
   constructor(
     attempt: Attempt,
-    lane: Lane,
+    lane: Lane<Connection>,
     resolve: (response: BalancerResponse) => void,
     reject: (failure: SendFailure) => void,
   ) {
@@ -323,8 +202,13 @@ class Exchange implements Dispatcher.DispatchHandler, ResponseBody, BodyControl 
     attempt.onCancel((reason) => this.#withdraw(reason))
   }
 
+  get fresh(): boolean {
+    return this.attempt.fresh
+  }
+
   start(connection: Connection): void {
     this.#connection = connection
+    connection.pending++
     this.#phase = 'connect'
     const { backend, request } = this.attempt
     const { body } = request
@@ -467,54 +351,8 @@ class Exchange implements Dispatcher.DispatchHandler, ResponseBody, BodyControl 
   }
 }
 
-/** A body that undici iterates and that ends when the exchange does, whatever its source is waiting for. */
-class Upload implements AsyncIterable<Uint8Array>, AsyncIterator<Uint8Array> {
-  readonly #body: OpenBody
-  #source: AsyncIterator<Uint8Array> | undefined
-  #pending: ((result: IteratorResult<Uint8Array>) => void) | undefined
-  #stopped = false
-  /** Set if the body itself failed, which is not the backend's fault. */
-  error: Error | undefined
-
-  constructor(body: OpenBody) {
-    this.#body = body
-  }
-
-  [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
-    return this
-  }
-
-  next(): Promise<IteratorResult<Uint8Array>> {
-    return new Promise((resolve, reject) => {
-      if (this.#stopped) return resolve({ done: true, value: undefined })
-      this.#pending = resolve
-      this.#source ??= this.#body.open()[Symbol.asyncIterator]()
-      this.#source.next().then(resolve, (error: unknown) => {
-        this.error = asError(error)
-        reject(this.error)
-      })
-    })
-  }
-
-  return(): Promise<IteratorResult<Uint8Array>> {
-    this.stop()
-    return Promise.resolve({ done: true, value: undefined })
-  }
-
-  stop(): void {
-    if (this.#stopped) return
-    this.#stopped = true
-    this.#pending?.({ done: true, value: undefined })
-    void this.#source?.return?.().catch(() => {})
-  }
-}
-
 function headersOf(headers: RawHeaders): string[] {
   return headers.map(latin1)
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error(String(reason))
 }
 
 function codeOf(error: Error): string {

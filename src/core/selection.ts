@@ -1,0 +1,106 @@
+import type { BackendRecord } from './backend.ts'
+import type { LiveCall } from './call.ts'
+import type { Gate, Members, Picker, Random } from './contracts.ts'
+import { BalancerError } from './errors.ts'
+
+/** How often the picker is asked before the pool scans for itself (Finagle's effort for a distinct second pick). */
+const ASKS = 5
+
+/** The snapshot requests pick from: the change path replaces its fields, the request path only reads them. */
+export class Selection {
+  readonly #random: Random
+  #picker: Picker = () => undefined
+  members: Members = { all: [], eligible: [] }
+  gates: readonly Gate[] = []
+
+  constructor(random: Random) {
+    this.#random = random
+  }
+
+  set(members: Members, picker: Picker): void {
+    this.members = members
+    this.#picker = picker
+  }
+
+  /** One backend that every gate admitted, or undefined. */
+  pick(call: LiveCall): BackendRecord | undefined {
+    if (call.again !== undefined) {
+      const again = call.again as BackendRecord
+      if (!again.removed && this.#admits(again, call)) return again
+      call.again = undefined
+    }
+    if (call.prefer !== undefined) {
+      const wanted = this.members.eligible.find((backend) => backend.id === call.prefer) as BackendRecord | undefined
+      if (wanted !== undefined && this.#takes(wanted, call)) return wanted
+    }
+    for (let ask = 0; ask < ASKS; ask++) {
+      const backend = this.#picker(call) as BackendRecord | undefined
+      call.picks++
+      if (backend === undefined) break
+      if (this.#takes(backend, call)) return backend
+    }
+    return this.#scan(call, false) ?? (call.attempts.length > 0 ? this.#scan(call, true) : undefined)
+  }
+
+  #takes(backend: BackendRecord, call: LiveCall): boolean {
+    return !call.tried(backend) && fits(backend, call) && this.#admits(backend, call)
+  }
+
+  /** Asks every gate; what earlier gates took is given back when a later one refuses. */
+  #admits(backend: BackendRecord, call: LiveCall): boolean {
+    if (atLimit(backend)) return false
+    for (let i = 0; i < this.gates.length; i++) {
+      if (this.gates[i]!.admit(backend, call)) continue
+      for (let j = i - 1; j >= 0; j--) this.gates[j]!.release(backend, undefined)
+      return false
+    }
+    return true
+  }
+
+  /** Whoever can be had, from a random start; backends that were tried only if `repeat`. */
+  #scan(call: LiveCall, repeat: boolean): BackendRecord | undefined {
+    const { eligible } = this.members
+    const n = eligible.length
+    if (n === 0) return undefined
+    const start = n === 1 ? 0 : this.#random(n)
+    for (let i = 0; i < n; i++) {
+      const backend = eligible[(start + i) % n] as BackendRecord
+      if (!repeat && call.tried(backend)) continue
+      if (fits(backend, call) && this.#admits(backend, call)) return backend
+    }
+    return undefined
+  }
+}
+
+/** The error when nobody can be had: each backend's reasons, and the earliest time one of them ends. */
+export function nobody(pool: string, records: readonly BackendRecord[], nowMs: number): BalancerError {
+  const reasons: Record<string, readonly string[]> = {}
+  let untilMs = Infinity
+  let full = false
+  for (const record of records) {
+    const why = [...record.describe(nowMs)]
+    if (atLimit(record)) {
+      full ||= why.length === 0
+      why.push(`${record.endpoint.maxInflight} requests in flight, its limit`)
+    }
+    reasons[record.id] = why.length > 0 ? why : ['not admitted for this call']
+    for (const reason of record.reasons.values()) untilMs = Math.min(untilMs, reason.untilMs ?? Infinity)
+  }
+  const list = Object.entries(reasons).map(([id, why]) => `${id}: ${why.join(', ')}`)
+  const message =
+    list.length === 0 ? `pool ${pool} has no backends` : `pool ${pool}: no backend may be picked (${list.join('; ')})`
+  return new BalancerError(full ? 'OVERLOADED' : 'NO_BACKEND', message, {
+    reasons,
+    ...(untilMs < Infinity && { retryAfterMs: Math.max(0, untilMs - nowMs) }),
+  })
+}
+
+function fits(backend: BackendRecord, call: LiveCall): boolean {
+  if (call.tags.length === 0) return true
+  const { tags } = backend.endpoint
+  return tags !== undefined && call.tags.every((tag) => tags.includes(tag))
+}
+
+function atLimit({ endpoint, inflight }: BackendRecord): boolean {
+  return endpoint.maxInflight !== undefined && inflight >= endpoint.maxInflight
+}
