@@ -63,7 +63,9 @@ describe('npm start', () => {
     expect(stdout).toMatch(/^shares {4}fast [\d.]+ %, steady [\d.]+ %, slow [\d.]+ %, flaky [\d.]+ %$/m)
     expect(stdout).toMatch(/fast is KILLED/)
     expect(stdout).toMatch(/fast +blocked .*outlier for \d+ ms more/)
-    expect(stdout).toMatch(/^outage {4}fast killed, back after [\d.]+ s, traffic again after [\d.]+ s$/m)
+    expect(stdout).toMatch(
+      /^outage {4}fast killed at [\d.]+ s, up again at [\d.]+ s, traffic again at [\d.]+ s: out for [\d.]+ s$/m,
+    )
     expect(exit).toBe(0)
     expect(performance.now() - startMs).toBeLessThan(20_000)
   })

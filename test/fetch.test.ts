@@ -119,12 +119,23 @@ describe('what may be fetched', () => {
   test('with `origins`: these and relative paths, nothing else', async () => {
     const backend = await keeper()
     const { fetch } = balance([backend], { origins: ['https://api.test', 'http://other.test:81'] })
-    for (const input of ['https://api.test/1', 'https://api.test:443/2', new URL('http://other.test:81/3'), '/4', '5']) {
+    for (const input of [
+      'https://api.test/1',
+      'https://api.test:443/2',
+      new URL('http://other.test:81/3'),
+      '/4',
+      '5',
+    ]) {
       await fetch(input)
     }
     await fetch(new Request('https://api.test/6'))
     expect(backend.got).toHaveLength(6)
-    for (const input of ['http://api.test/', 'https://api.test.evil/', 'https://api.test:8443/', 'http://other.test/']) {
+    for (const input of [
+      'http://api.test/',
+      'https://api.test.evil/',
+      'https://api.test:8443/',
+      'http://other.test/',
+    ]) {
       await rejectsWith('CONFIG', fetch(input))
       await rejectsWith('CONFIG', fetch(new URL(input)))
       await rejectsWith('CONFIG', fetch(new Request(input)))
@@ -503,7 +514,7 @@ describe('the answer', () => {
     expect((await response.arrayBuffer()).byteLength).toBe(0)
     expect((await response.clone().bytes()).length).toBe(0)
     await fetch('/', { method })
-    if (status !== 205) expect(backend.wires).toHaveLength(1)
+    if (method === 'GET' && status !== 205) expect(backend.wires).toHaveLength(1)
   })
 
   test.each(['text', 'json', 'arrayBuffer', 'bytes', 'blob'] as const)(
@@ -736,8 +747,8 @@ describe('an abort', () => {
     expect(inflight(balancer)).toBe(2)
     const reason = new Error('enough')
     second.abort(reason)
-    expect(inflight(balancer)).toBe(1)
     expect(await waiting).toBe(reason)
+    expect(inflight(balancer)).toBe(1)
     first.abort(reason)
     expect(await held).toBe(reason)
     expect(wire.received).not.toContain('/2')
@@ -756,8 +767,8 @@ describe('an abort', () => {
     await wire.until('\r\n\r\n')
     const reason = new Error('enough')
     abort(reason)
-    expect(inflight(balancer)).toBe(0)
     expect(await call).toBe(reason)
+    expect(inflight(balancer)).toBe(0)
     await wire.closed()
     expect(statsOf(balancer)).toMatchObject({ failures: 0, classes: { cancelled: 1 } })
   })
@@ -787,8 +798,8 @@ describe('an abort', () => {
     await new Promise(setImmediate)
     const reason = new Error('enough')
     abort(reason)
-    expect(inflight(balancer)).toBe(0)
     expect(await reading).toBe(reason)
+    expect(inflight(balancer)).toBe(0)
     await (await backend.wire()).closed()
   })
 
@@ -929,7 +940,12 @@ describe('a request body', () => {
       bytes: encoder.encode('hé'),
       length: undefined,
     },
-    { name: 'an empty stream', body: () => ReadableStream.from([]), bytes: new Uint8Array(), length: undefined },
+    {
+      name: 'a stream of one byte',
+      body: () => ReadableStream.from(['x']),
+      bytes: encoder.encode('x'),
+      length: undefined,
+    },
   ]
 
   test.each(rows)('$name arrives byte by byte, with its type and framing', async ({ body, bytes, type, length }) => {
@@ -958,6 +974,12 @@ describe('a request body', () => {
       await expect(balancer.fetch('/', init)).rejects.toBeInstanceOf(TypeError)
     }
     expect(statsOf(balancer).requests).toBe(0)
+  })
+
+  test('an empty stream arrives as nothing', async () => {
+    const backend = await keeper()
+    await balance([backend]).fetch('/', { method: 'POST', body: ReadableStream.from([]), duplex: 'half' })
+    expect(backend.got.map(({ body }) => body.length)).toEqual([0])
   })
 
   test('FormData arrives whole, with its boundary', async () => {
@@ -1017,7 +1039,7 @@ describe('a request body', () => {
     expect(statsOf(balancer).requests).toBe(1)
   })
 
-  test('of 8 MiB streams up, no faster than it is taken', async () => {
+  test('of 32 MiB streams up, no faster than it is taken', async () => {
     const bytes = randomFillSync(Buffer.alloc(32 * MIB))
     let taken = 0
     const go = Promise.withResolvers<void>()
@@ -1029,7 +1051,7 @@ describe('a request body', () => {
     const body = new ReadableStream({
       type: 'bytes',
       pull(stream) {
-        stream.enqueue(bytes.slice(taken, taken + 65_536))
+        stream.enqueue(new Uint8Array(bytes.subarray(taken, taken + 65_536))) // its memory is taken away
         taken += 65_536
         if (taken >= bytes.length) stream.close()
       },

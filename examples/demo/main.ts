@@ -64,7 +64,7 @@ function end(ms: number | undefined): Promise<boolean> {
       clearTimeout(timer)
       resolve(false)
     }
-    // Not `once`: under npm a Ctrl-C arrives twice, from the terminal and from npm.
+    // Not `once`: under npm a Ctrl-C may arrive twice, from the terminal and from npm.
     process.on('SIGINT', stop)
     process.on('SIGTERM', stop)
     process.stdout.on('error', stop)

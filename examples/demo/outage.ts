@@ -22,6 +22,7 @@ export interface Outage {
 export function planOutage(upstream: Upstream, balancer: Balancer, report: Report, plan: OutagePlan): Outage {
   const { id } = upstream
   const timers = new Set<NodeJS.Timeout>()
+  const startMs = performance.now()
   let killedMs = NaN
   let backMs = NaN
   let servedMs = NaN
@@ -65,11 +66,11 @@ export function planOutage(upstream: Upstream, balancer: Balancer, report: Repor
     },
     describe() {
       if (Number.isNaN(killedMs)) return 'not yet killed'
-      const told = `${id} killed`
-      if (Number.isNaN(backMs)) return `${told}, not yet back`
-      const back = `${told}, back after ${seconds(backMs - killedMs)}`
-      if (Number.isNaN(servedMs)) return `${back}, got no traffic since`
-      return `${back}, traffic again after ${seconds(servedMs - killedMs)}`
+      const at = (ms: number): string => `at ${seconds(ms - startMs)}`
+      const told = `${id} killed ${at(killedMs)}`
+      if (Number.isNaN(backMs)) return `${told}, not yet up again`
+      if (Number.isNaN(servedMs)) return `${told}, up again ${at(backMs)}, no traffic since`
+      return `${told}, up again ${at(backMs)}, traffic again ${at(servedMs)}: out for ${seconds(servedMs - killedMs)}`
     },
     stop() {
       for (const timer of timers) clearTimeout(timer)

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { CallOptions, LiveCall } from '../core/call.ts'
 import type {
@@ -95,11 +95,13 @@ const RETRY_AFTER_S = 1
 /** A streaming reverse proxy in front of a balancer: `http.createServer(createProxy(balancer))`. */
 export function createProxy(balancer: ProxiedBalancer, options: ProxyOptions = {}): NodeProxy {
   const via = options.via ?? 'evenkeel'
+  const newId = requestIds()
   const bufferBytes = options.bufferBytes ?? 65_536
   return (request, response) => {
     const method = request.method ?? 'GET'
     const path = request.url ?? '/'
-    const id = requestId(request)
+    const given = request.headers['x-request-id']
+    const id = typeof given === 'string' && REQUEST_ID.test(given) ? given : newId()
     const refuse = (error: unknown): void => answerError(error, id, response)
     try {
       checkTarget(path, method)
@@ -116,7 +118,7 @@ export function createProxy(balancer: ProxiedBalancer, options: ProxyOptions = {
     }
     const { call } = sending
     if (body !== null) call.onEnd(() => (body as ReplayBody).close())
-    response.once('close', () => {
+    response.on('close', () => {
       if (!response.writableFinished) call.cancel(new Error('the client closed its connection'))
     })
     sending.response.then((answer) => relay(answer, id, via, request, response), refuse)
@@ -198,9 +200,11 @@ function bodyOf(request: IncomingMessage, bufferBytes: number): RequestBody & (R
   return new ReplayBody(request.iterator({ destroyOnReturn: false }), known, bufferBytes)
 }
 
-function requestId(request: IncomingMessage): string {
-  const given = request.headers['x-request-id']
-  return typeof given === 'string' && REQUEST_ID.test(given) ? given : randomUUID()
+/** Unique ids at the price of a counter: a random prefix per proxy. */
+function requestIds(): () => string {
+  const prefix = randomBytes(9).toString('base64url')
+  let count = 0
+  return () => `${prefix}-${(count++).toString(36)}`
 }
 
 /** Client's connection headers out first, ours in afterwards: never the other way round. */

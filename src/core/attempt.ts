@@ -66,7 +66,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.fresh = fresh
     this.gates = gates
     this.#lender = lender
-    this.startMs = lender.now()
+    this.startMs = call.nowMs // of the pick, just now
     this.activeMs = this.startMs
   }
 

@@ -1,4 +1,5 @@
 import type { Backend, BalancerRequest, Endpoint, Reason } from './contracts.ts'
+import type { Deadline } from './deadlines.ts'
 import { withHeaders } from './headers.ts'
 import { PeakEwma, Quantiles } from './latency.ts'
 import type { OutcomeClass } from './outcome.ts'
@@ -28,6 +29,8 @@ export class BackendRecord implements Backend {
   logWeight = 0
   inflight = 0
   removed = false
+  /** Pending while a failure counts against its latency. */
+  forgive: Deadline | undefined = undefined
 
   constructor(endpoint: Endpoint) {
     const url = new URL(endpoint.url)

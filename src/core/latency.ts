@@ -2,9 +2,14 @@
 export const DECAY_MS = 10_000
 /**
  * What a failure counts as, ms, when it took less: failing fast must not look like being fast. 1 s is far above any
- * healthy answer worth balancing by latency, and forgotten within a minute.
+ * healthy answer worth balancing by latency.
  */
 export const FAILURE_MS = 1_000
+/**
+ * Without another failure, that is taken back after so long, ms: by decay alone one failure of a 5 ms backend would keep
+ * traffic away for 53 s, which no single failure deserves.
+ */
+export const FORGIVE_MS = 5_000
 /** Below this, latencies are noise of the event loop, ms; it also keeps the logarithm finite. */
 const FLOOR_MS = 0.01
 

@@ -24,9 +24,9 @@ import type {
   Transport,
   Watcher,
 } from './contracts.ts'
-import type { Deadlines } from './deadlines.ts'
+import { Deadline, type Deadlines } from './deadlines.ts'
 import { BalancerError } from './errors.ts'
-import { FAILURE_MS } from './latency.ts'
+import { FAILURE_MS, FORGIVE_MS } from './latency.ts'
 import { CLASSES } from './outcome.ts'
 import { composeAttempts, composeCalls } from './pipeline.ts'
 import { nobody, Selection } from './selection.ts'
@@ -164,7 +164,10 @@ export class Pool implements PoolControl, Lender {
       }
     }
     for (const record of added) record.latency.reset(this.#medianLatency(nowMs), nowMs)
-    for (const record of left.values()) record.removed = true
+    for (const record of left.values()) {
+      record.removed = true
+      record.forgive?.clear()
+    }
     this.#records.clear()
     for (const record of all) this.#records.set(record.id, record)
     this.#publish(Object.freeze(all))
@@ -189,8 +192,7 @@ export class Pool implements PoolControl, Lender {
     const reason = record.reasons.get(by)
     if (reason === undefined) return
     record.reasons.delete(by)
-    // Whatever it was slow at lies behind it: it comes back as one of its peers, not as the worst.
-    if (record.reasons.size === 0) record.latency.reset(this.#medianLatency(this.now(), record), this.now())
+    if (record.reasons.size === 0) this.#levelWithPeers(record)
     this.#publish()
     this.#host.emit('unblocked', record, reason)
   }
@@ -318,7 +320,15 @@ export class Pool implements PoolControl, Lender {
     if (rule.latency === 'none') return
     const ms = atMs - attempt.startMs
     if (rule.latency === 'sample') record.quantiles.observe(ms, atMs)
-    record.latency.observe(rule.latency === 'slow' ? Math.max(ms, FAILURE_MS) : ms, atMs)
+    if (rule.latency === 'sample') return record.latency.observe(ms, atMs)
+    record.latency.observe(Math.max(ms, FAILURE_MS), atMs)
+    record.forgive ??= new Deadline(this.#host.deadlines, () => this.#levelWithPeers(record))
+    if (!record.removed) record.forgive.set(FORGIVE_MS, atMs)
+  }
+
+  /** Whatever it was slow at lies behind it: it goes on as one of its peers, not as the worst. */
+  #levelWithPeers(record: BackendRecord): void {
+    record.latency.reset(this.#medianLatency(this.now(), record), this.now())
   }
 
   /** Where a newcomer starts: in the middle of its peers; NaN if none is known. */

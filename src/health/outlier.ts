@@ -73,12 +73,12 @@ export function outlier(settings: OutlierSettings): Watcher {
         const forgiven = track.returnedMs === 0 ? 0 : Math.floor((nowMs - track.returnedMs) / FORGIVE_MS)
         track.ejections = Math.max(0, track.ejections - forgiven) + 1
         const ms = jittered(Math.min(settings.baseMs * track.ejections, settings.maxMs), core)
-        const run = track.run
+        const detail = track.onTrial ? 'failed the request that was to prove it' : `${track.run} failures in a row`
         track.ejected = true
         track.onTrial = false
         track.run = 0
         track.stop = core.clock.after(ms, () => release(backend, track))
-        core.control.block(backend, { by: BY, hard: false, untilMs: nowMs + ms, detail: `${run} failures in a row` })
+        core.control.block(backend, { by: BY, hard: false, untilMs: nowMs + ms, detail })
       }
 
       const release = (backend: Backend, track: Track): void => {

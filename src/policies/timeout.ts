@@ -15,7 +15,7 @@ export function deadline(): Policy {
     name: 'deadline',
     scope: 'pool',
     wrap(next, core) {
-      return async (call, request) => {
+      return (call, request) => {
         if (call.deadlineMs === Infinity) return next(call, request)
         const ms = call.deadlineMs - call.nowMs
         const timer = new Deadline(core.deadlines, () =>

@@ -239,8 +239,8 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
     this.attempt.sent()
   }
 
-  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
-    const headers = controller.rawHeaders as RawHeaders
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, parsed: Parsed): void {
+    const headers = rawOf(parsed)
     if (status < 200) return this.attempt.request.informational?.(status, headers)
     this.#phase = 'body'
     this.#resolve({ status, headers, body: this })
@@ -258,9 +258,9 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
     if (this.#earlyBytes >= UNREAD_BYTES) controller.pause()
   }
 
-  onResponseEnd(controller: Dispatcher.DispatchController): void {
-    const trailers = controller.rawTrailers as RawHeaders | undefined
-    this.#trailers = trailers !== undefined && trailers.length > 0 ? trailers : undefined
+  onResponseEnd(_controller: Dispatcher.DispatchController, trailers: Parsed): void {
+    const raw = rawOf(trailers)
+    this.#trailers = raw.length > 0 ? raw : undefined
     this.#finish()
     if (!this.#dead) this.#sink?.end(this.#trailers)
   }
@@ -349,6 +349,19 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
     this.#upload?.stop()
     if (this.#connection !== undefined) this.#lane.release(this.#connection, this.#failure === undefined)
   }
+}
+
+type Parsed = Readonly<Record<string, string | string[] | undefined>>
+
+/** undici has parsed the headers already: names in lower case, repeats in order. Using that is cheaper than its raw bytes. */
+function rawOf(parsed: Parsed): RawHeaders {
+  const raw: string[] = []
+  for (const name in parsed) {
+    const value = parsed[name]!
+    if (typeof value === 'string') raw.push(name, value)
+    else for (const one of value) raw.push(name, one)
+  }
+  return raw
 }
 
 function headersOf(headers: RawHeaders): string[] {

@@ -1,116 +1,11 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { Body, type BodyOwner, bodyOf, UNREAD_BYTES } from '../../src/core/body.ts'
-import type { BodyControl, BodySink, RawHeaders, ResponseBody } from '../../src/core/contracts.ts'
+import { Body, bodyOf, UNREAD_BYTES } from '../../src/core/body.ts'
+import { bodyBench, bytes, Owner, Reader, Source } from '../support/body-bench.ts'
 import { textOf } from '../support/scripted.ts'
-
-const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
-
-/** The transport's end of a body, with nothing between: each push goes to the body at once. */
-class Source implements ResponseBody {
-  sink!: BodySink
-  /** Whether it was asked to wait: a chunk answered false, and no resume since. */
-  waiting = false
-  resumes = 0
-  canceledWith: unknown
-
-  consume(sink: BodySink): BodyControl {
-    this.sink = sink
-    return {
-      resume: () => {
-        this.waiting = false
-        this.resumes++
-      },
-      cancel: (reason) => {
-        this.canceledWith = reason
-      },
-    }
-  }
-
-  discard(): void {
-    throw new Error('core always consumes')
-  }
-
-  push(text: string | Uint8Array): boolean {
-    const more = this.sink.chunk(typeof text === 'string' ? bytes(text) : text)
-    this.waiting = !more
-    return more
-  }
-}
-
-/** What an attempt does with a body's news, and a log of it. */
-class Owner implements BodyOwner {
-  readonly log: string[] = []
-  signs = 0
-  body!: Body
-  #over = false
-
-  active(): void {
-    this.signs++
-  }
-
-  ended(): void {
-    this.#over = true
-    this.log.push('ended')
-  }
-
-  failed(failure: unknown): unknown {
-    this.#over = true
-    this.log.push('failed')
-    return new Error('told to the reader', { cause: failure })
-  }
-
-  cancel(reason: unknown): void {
-    if (this.#over) return
-    this.#over = true
-    this.log.push(`canceled: ${(reason as Error).message}`)
-    this.body.abort(reason, reason)
-  }
-}
-
-/** A reader that logs, and takes each chunk as `take` says. */
-class Reader implements BodySink {
-  readonly log: string[] = []
-  control: BodyControl | undefined
-  error: unknown
-  readonly #take: (reader: Reader, text: string) => boolean
-
-  constructor(take: (reader: Reader, text: string) => boolean = () => true) {
-    this.#take = take
-  }
-
-  chunk(data: Uint8Array): boolean {
-    const text = Buffer.from(data).toString('latin1')
-    this.log.push(text.length > 20 ? `${text.length} bytes` : text)
-    return this.#take(this, text)
-  }
-
-  end(trailers?: RawHeaders): void {
-    this.log.push(trailers === undefined ? 'end' : `end with ${trailers.join(' ')}`)
-  }
-
-  fail(error: unknown): void {
-    this.error = error
-    this.log.push('fail')
-  }
-
-  read(body: ResponseBody): this {
-    this.control = body.consume(this)
-    return this
-  }
-}
-
-function bench(): { source: Source; owner: Owner; body: Body } {
-  const source = new Source()
-  const owner = new Owner()
-  const body = new Body(owner, source)
-  owner.body = body
-  return { source, owner, body }
-}
 
 describe('a body', () => {
   test('delivers what came early first, then what comes, then the end with its trailers', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     source.push('a')
     source.push('b')
     const reader = new Reader().read(body)
@@ -122,7 +17,7 @@ describe('a body', () => {
   })
 
   test('that was all there before it was read is delivered in one go', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     source.push('a')
     source.sink.end()
     expect(owner.log).toEqual(['ended']) // the lease ended without a reader
@@ -138,13 +33,13 @@ describe('a body', () => {
   })
 
   test('without a byte only ends', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     source.sink.end()
     expect(new Reader().read(body).log).toEqual(['end'])
   })
 
   test('ends once, whatever the transport says afterwards', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     const reader = new Reader().read(body)
     source.sink.end()
     source.sink.end()
@@ -155,7 +50,7 @@ describe('a body', () => {
   })
 
   test('that broke gives the reader what came, and then the error its owner made of it', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     source.push('a')
     const cause = new Error('cut')
     source.sink.fail(cause)
@@ -167,11 +62,11 @@ describe('a body', () => {
   })
 
   test('may be consumed or discarded, once', () => {
-    const { body } = bench()
+    const { body } = bodyBench()
     new Reader().read(body)
     expect(() => new Reader().read(body)).toThrow(/consumed or discarded/)
     expect(() => body.discard()).toThrow(/consumed or discarded/)
-    const other = bench().body
+    const other = bodyBench().body
     other.discard()
     expect(() => other.discard()).toThrow(/consumed or discarded/)
     expect(() => new Reader().read(other)).toThrow(/consumed or discarded/)
@@ -180,7 +75,7 @@ describe('a body', () => {
 
 describe('a reader that pauses', () => {
   test('pauses the transport, and resumes it', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     const reader = new Reader(() => false).read(body)
     expect(source.push('a')).toBe(false)
     expect(body.blocked).toBe(true)
@@ -195,7 +90,7 @@ describe('a reader that pauses', () => {
   })
 
   test('among early chunks gets the next one on resume, one at a time', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     for (const text of ['a', 'b', 'c']) source.push(text)
     source.sink.end()
     const reader = new Reader(() => false).read(body)
@@ -209,7 +104,7 @@ describe('a reader that pauses', () => {
   })
 
   test('hears of an end that is already in when it resumes, not before, and once', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     const reader = new Reader(() => false).read(body)
     source.push('a')
     source.sink.end()
@@ -221,7 +116,7 @@ describe('a reader that pauses', () => {
   })
 
   test('hears of a failure that is already in when it resumes, after what came before', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     source.push('a')
     source.push('b')
     const reader = new Reader(() => false).read(body)
@@ -233,7 +128,7 @@ describe('a reader that pauses', () => {
   })
 
   test('may resume within chunk: nothing stops, nothing is told twice', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     const reader = new Reader((it) => {
       it.control?.resume()
       return false
@@ -245,7 +140,7 @@ describe('a reader that pauses', () => {
   })
 
   test('is given what a transport pushes on although it was asked to wait, later and in order', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     const reader = new Reader((_, text) => text !== 'a').read(body)
     source.push('a')
     expect(source.push('b')).toBe(false)
@@ -257,7 +152,7 @@ describe('a reader that pauses', () => {
   })
 
   test('resuming without having paused does nothing', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     const reader = new Reader().read(body)
     reader.control?.resume()
     source.push('a')
@@ -294,7 +189,7 @@ describe('a reader that pauses', () => {
 
 describe('a body nobody reads', () => {
   test(`pauses its transport at ${UNREAD_BYTES} bytes, and goes on when somebody does`, () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     expect(source.push(new Uint8Array(UNREAD_BYTES - 1))).toBe(true)
     expect(body.blocked).toBe(false)
     expect(source.push(new Uint8Array(10))).toBe(false)
@@ -306,7 +201,7 @@ describe('a body nobody reads', () => {
   })
 
   test('counts anew what comes after it was read', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     source.push(new Uint8Array(UNREAD_BYTES - 1))
     const reader = new Reader().read(body)
     for (let i = 0; i < 4; i++) expect(source.push(new Uint8Array(UNREAD_BYTES))).toBe(true)
@@ -314,7 +209,7 @@ describe('a body nobody reads', () => {
   })
 
   test('is read to its end when it is discarded and small: the connection lives', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     source.push('a')
     body.discard()
     source.push('b')
@@ -324,7 +219,7 @@ describe('a body nobody reads', () => {
   })
 
   test('goes on when it is discarded while its transport waits', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     source.push(new Uint8Array(UNREAD_BYTES))
     body.discard()
     expect(source.waiting).toBe(false)
@@ -333,7 +228,7 @@ describe('a body nobody reads', () => {
   })
 
   test('is cut when it is discarded and large, once', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     source.push('a')
     body.discard()
     source.push(new Uint8Array(UNREAD_BYTES))
@@ -346,7 +241,7 @@ describe('a body nobody reads', () => {
 
   test('that broke or ended may still be discarded', () => {
     for (const finish of ['end', 'fail'] as const) {
-      const { source, owner, body } = bench()
+      const { source, owner, body } = bodyBench()
       source.sink[finish](undefined)
       body.discard()
       expect(owner.log).toHaveLength(1)
@@ -355,7 +250,7 @@ describe('a body nobody reads', () => {
   })
 
   test('tells nobody of a failure after it was discarded, but its owner', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     body.discard()
     source.sink.fail(new Error('cut'))
     expect(owner.log).toEqual(['failed'])
@@ -364,7 +259,7 @@ describe('a body nobody reads', () => {
 
 describe('a reader that gives up', () => {
   test('hears no more, and the transport lets go', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     const reader = new Reader().read(body)
     source.push('a')
     reader.control?.cancel(new Error('enough'))
@@ -377,7 +272,7 @@ describe('a reader that gives up', () => {
 
   test('within a chunk hears no more, whether the chunk came early or not', () => {
     for (const early of [true, false]) {
-      const { source, owner, body } = bench()
+      const { source, owner, body } = bodyBench()
       const reader = new Reader((it, text) => {
         if (text === 'b') it.control?.cancel(new Error('enough'))
         return true
@@ -403,7 +298,7 @@ describe('a reader that gives up', () => {
   })
 
   test('after the end costs no connection, and hears nothing of what was waiting', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     source.push('a')
     source.push('b')
     const reader = new Reader(() => false).read(body)
@@ -418,7 +313,7 @@ describe('a reader that gives up', () => {
 
 describe('an abort', () => {
   test('reaches the transport and the reader in this tick, ahead of what was waiting', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     for (const text of ['a', 'b', 'c']) source.push(text)
     const reader = new Reader(() => false).read(body)
     const reason = new Error('stop')
@@ -429,14 +324,14 @@ describe('an abort', () => {
   })
 
   test('before anybody reads is told to whoever reads later', () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     source.push('a')
     owner.cancel(new Error('stop'))
     expect(new Reader().read(body).log).toEqual(['fail'])
   })
 
   test('after the end changes nothing', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     source.push('a')
     source.sink.end()
     expect(body.abort(new Error('late'), new Error('late'))).toBe(false)
@@ -446,7 +341,7 @@ describe('an abort', () => {
   test('within a chunk is told to that reader too, in this tick, whatever it answers to the chunk', () => {
     for (const answer of [true, false]) {
       for (const early of [true, false]) {
-        const { source, owner, body } = bench()
+        const { source, owner, body } = bodyBench()
         const reader = new Reader(() => {
           owner.cancel(new Error('stop'))
           return answer
@@ -463,14 +358,14 @@ describe('an abort', () => {
 
 describe('waiting for the whole body', () => {
   test('is over at once when it is in', () => {
-    const { source, body } = bench()
+    const { source, body } = bodyBench()
     source.push('a')
     source.sink.end()
     expect(body.whole()).toBeUndefined()
   })
 
   test('resolves with the end, and the body can then be read', async () => {
-    const { source, owner, body } = bench()
+    const { source, owner, body } = bodyBench()
     const whole = body.whole()
     source.push('a')
     source.sink.end()
@@ -480,143 +375,17 @@ describe('waiting for the whole body', () => {
   })
 
   test('rejects with the error of the owner, broken before or later, or with that of an abort', async () => {
-    const before = bench()
+    const before = bodyBench()
     before.source.sink.fail(new Error('cut'))
     await expect(before.body.whole()).rejects.toThrow('told to the reader')
-    const later = bench()
+    const later = bodyBench()
     const whole = later.body.whole()
     later.source.sink.fail(new Error('cut'))
     await expect(whole).rejects.toThrow('told to the reader')
-    const aborted = bench()
+    const aborted = bodyBench()
     const stopped = aborted.body.whole()
     aborted.owner.cancel(new Error('stop'))
     await expect(stopped).rejects.toThrow('stop')
-  })
-})
-
-describe('any interleaving of transport, owner and reader', () => {
-  const size = fc.constantFrom(1, 1, 1, 1_000, 30_000, UNREAD_BYTES, UNREAD_BYTES + 1)
-  const step = fc.oneof(
-    {
-      weight: 8,
-      arbitrary: fc.record({ do: fc.constant('push' as const), size, rude: fc.constantFrom(false, false, true) }),
-    },
-    { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('end' as const, 'fail' as const) }) },
-    { weight: 3, arbitrary: fc.record({ do: fc.constant('consume' as const) }) },
-    {
-      weight: 1,
-      arbitrary: fc.record({ do: fc.constantFrom('discard' as const, 'cancel' as const, 'abort' as const) }),
-    },
-    { weight: 5, arbitrary: fc.record({ do: fc.constant('resume' as const) }) },
-  )
-  /** What the reader does with each chunk, in turn; then it takes everything. */
-  const take = fc.constantFrom('go on', 'go on', 'pause', 'pause', 'resume within', 'cancel within', 'abort within')
-
-  test('delivers in order, stops where it should, and ends once: 5 000 of them', () => {
-    fc.assert(
-      fc.property(fc.array(step, { maxLength: 40 }), fc.array(take, { maxLength: 20 }), (steps, takes) => {
-        const { source, owner, body } = bench()
-        // The model.
-        let sent = 0
-        let got = 0
-        let early = 0
-        let end: 'open' | 'ended' | 'failed' | 'aborted' = 'open'
-        let mode: 'unread' | 'reading' | 'discarded' | 'left' = 'unread'
-        let paused = false
-        let told: string | undefined
-        let toldWhenLeft: string | undefined
-        let turn = 0
-        const abort = (mayTell: boolean): void => {
-          if (end === 'open') end = 'aborted'
-          if (mayTell) return
-          mode = 'left'
-          toldWhenLeft = told
-        }
-        const reader: BodySink = {
-          chunk(data) {
-            expect(told, 'a chunk after the end').toBeUndefined()
-            expect(paused, 'a chunk while paused').toBe(false)
-            expect(mode).toBe('reading')
-            expect(data[0]).toBe(got % 251) // in order, none twice, none lost
-            got++
-            const how = takes[turn++] ?? 'go on'
-            if (how === 'cancel within' && control !== undefined) {
-              abort(false)
-              control.cancel(new Error('enough'))
-            }
-            if (how === 'abort within') {
-              abort(true)
-              owner.cancel(new Error('stop'))
-            }
-            if (how === 'resume within') control?.resume()
-            paused = how === 'pause' || (how === 'resume within' && control === undefined)
-            if (how === 'resume within') return false
-            return !paused
-          },
-          end() {
-            expect(told).toBeUndefined()
-            told = 'end'
-          },
-          fail() {
-            expect(told).toBeUndefined()
-            told = 'fail'
-          },
-        }
-        let control: BodyControl | undefined
-        for (const it of steps) {
-          if (it.do === 'push') {
-            if (source.waiting && !it.rude) continue
-            const data = new Uint8Array(it.size).fill(sent % 251)
-            if (end === 'open') {
-              sent++
-              early = mode === 'discarded' || mode === 'unread' ? early + it.size : 0
-              // More than this is not read for nobody.
-              if (mode === 'discarded' && early > UNREAD_BYTES) end = 'aborted'
-            }
-            source.push(data)
-          } else if (it.do === 'end') {
-            if (end === 'open') end = 'ended'
-            source.sink.end()
-          } else if (it.do === 'fail') {
-            if (end === 'open') end = 'failed'
-            source.sink.fail(new Error('cut'))
-          } else if (it.do === 'abort') {
-            abort(true)
-            owner.cancel(new Error('stop'))
-          } else if (it.do === 'consume' && mode === 'unread') {
-            mode = 'reading'
-            control = body.consume(reader)
-          } else if (it.do === 'discard' && mode === 'unread') {
-            mode = 'discarded'
-            body.discard()
-          } else if (it.do === 'resume' && control !== undefined) {
-            paused = false
-            control.resume()
-          } else if (it.do === 'cancel' && control !== undefined && mode === 'reading') {
-            abort(false)
-            control.cancel(new Error('enough'))
-          }
-          // The owner hears of exactly one end, when there is one; the transport of exactly the aborts.
-          expect(owner.log).toHaveLength(end === 'open' ? 0 : 1)
-          expect(body.settled).toBe(end !== 'open')
-          expect(source.canceledWith !== undefined).toBe(end === 'aborted')
-          if (mode === 'reading') {
-            const all = end === 'aborted' || got === sent
-            if (end === 'aborted') expect(told).toBe('fail')
-            else if (!paused) {
-              expect(all, 'something is held back from a reader that waits for it').toBe(true)
-              expect(told).toBe(end === 'open' ? undefined : end === 'ended' ? 'end' : 'fail')
-              if (end === 'open') expect(source.waiting).toBe(false)
-            }
-          } else {
-            expect(told).toBe(toldWhenLeft)
-            if (mode === 'unread' && end === 'open') expect(source.waiting).toBe(early >= UNREAD_BYTES)
-          }
-          if (end === 'open') expect(body.blocked).toBe(source.waiting)
-        }
-      }),
-      { numRuns: 5_000, seed: 3 },
-    )
   })
 })
 

@@ -130,7 +130,6 @@ describe('a replayable body', () => {
   test('stays replayable as long as its start is still there, however long it says it is', async () => {
     const body = new ReplayBody(once(['abc', 'def']).source, 1_000_000, 5)
     expect(body.replayable).toBe(true) // nothing is lost yet: a refused connection may still be tried elsewhere
-    await readAll(body.open(), 1)
     expect(await readAll(body.open())).toBe('abcdef')
     expect(body.replayable).toBe(false)
   })

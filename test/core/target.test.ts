@@ -8,9 +8,8 @@ const passes = (target: string, method = 'GET'): boolean => {
     checkTarget(target, method)
     return true
   } catch (error) {
-    expect(error).toBeInstanceOf(BalancerError)
-    expect(error).toMatchObject({ code: 'PROTOCOL', message: expect.not.stringContaining(target || 'x') })
-    return false
+    if (error instanceof BalancerError && error.code === 'PROTOCOL') return false
+    throw error
   }
 }
 
@@ -96,6 +95,20 @@ describe('a request target', () => {
     }
   })
 
+  test('costs little to check, however deep its escapes are nested: under 10 ms for 16 KB, best of 5', () => {
+    const target = `/%${'25'.repeat(8_000)}2e`
+    const times = Array.from({ length: 5 }, () => {
+      const startMs = performance.now()
+      passes(target)
+      return performance.now() - startMs
+    })
+    expect(Math.min(...times)).toBeLessThan(10)
+  })
+
+  test('is not repeated in the error: it may hold a secret', () => {
+    expect(() => checkTarget('/a b?token=geheim', 'GET')).toThrow(/^request target of 17 characters refused: /)
+  })
+
   test('that passes never decodes to a .. segment, however often and however leniently it is decoded: 30 000 targets', () => {
     const piece = fc.constantFrom(
       ...['/', '/', '.', '.', '..', '%2e', '%2E', '%2f', '%2F', '%5c', '%5C', '%25', '%32', '%65', '%45', '%35', '%66'],
@@ -108,8 +121,9 @@ describe('a request target', () => {
         if (!passes(target)) return
         passed++
         let path = target.split('?')[0]!
-        for (let round = 0; round < 10; round++) {
-          expect(path.split(/[/\\]/), `${target} after ${round} decodings`).not.toContain('..')
+        for (let before = ''; before !== path; ) {
+          if (path.split(/[/\\]/).includes('..')) throw new Error(`${target} decodes to ${path}`)
+          before = path
           path = path.replace(/%([0-9a-f]{2})/gi, (_, code: string) => String.fromCharCode(Number.parseInt(code, 16)))
         }
       }),

@@ -1,0 +1,293 @@
+import type { Backend, Gate, Strategy } from 'evenkeel'
+import { describe, expect, test } from 'vitest'
+import type { LiveCall } from '../../src/core/call.ts'
+import { bench, endpoint, endpoints, hard, soft, watching } from '../support/pool-bench.ts'
+import { balancerError, type ScriptedSend, textOf } from '../support/scripted.ts'
+
+describe('a pick', () => {
+  test('never meets weight 0, and nobody when all have it', () => {
+    const { pool, eligible, met } = bench([endpoint('a', { weight: 0 }), 'b'])
+    expect([eligible(), met()]).toEqual(['b', 'b'])
+    pool.apply([endpoint('a', { weight: 0 }), endpoint('b', { weight: 0 })])
+    expect([eligible(), met()]).toEqual(['', 'nobody'])
+  })
+
+  test('meets only backends that have all the tags of the call', () => {
+    const { met } = bench([endpoint('a', { tags: ['big'] }), endpoint('b', { tags: ['big', 'eu'] }), 'c'])
+    expect(met()).toBe('a b c')
+    expect(met({ tags: [] })).toBe('a b c')
+    expect(met({ tags: ['big'] })).toBe('a b')
+    expect(met({ tags: ['eu', 'big'] })).toBe('b')
+    expect(met({ tags: ['small'] })).toBe('nobody')
+  })
+
+  test('finds the only one with a tag among 200, though the strategy never asks for it first', () => {
+    const many = Array.from({ length: 199 }, (_, i) => endpoint(`b${i}`))
+    const { met } = bench([...many, endpoint('rare', { tags: ['gpu'] })])
+    expect(met({ tags: ['gpu'] })).toBe('rare')
+  })
+
+  test('meets the one preferred if it is eligible and free, else the others', () => {
+    const { pool, backend, met } = bench([endpoint('a', { maxInflight: 1 }), 'b', 'c'])
+    expect(met({ prefer: 'a' })).toBe('a')
+    expect(met({ prefer: 'unknown' })).toBe('a b c')
+    backend('a').inflight = 1
+    expect(met({ prefer: 'a' })).toBe('b c')
+    backend('a').inflight = 0
+    pool.block(backend('a'), soft('probe'))
+    expect(met({ prefer: 'a' })).toBe('b c')
+    expect(met({ prefer: 'b', tags: ['big'] })).toBe('nobody')
+  })
+
+  test('meets who was not tried first, then anyone again', async () => {
+    const { pool, callOf, transport } = bench(['a', 'b', 'c'], { play: (send) => send.refuse() })
+    const call = callOf({ prefer: 'b' })
+    const request = { method: 'GET', path: '/', headers: [], body: null }
+    for (let i = 0; i < 4; i++) await pool.handle(call, request).catch(() => {})
+    const order = transport.sends.map(({ to }) => to)
+    expect(order[0]).toBe('b')
+    expect(order.slice(0, 3).sort()).toEqual(['a', 'b', 'c'])
+    expect(['a', 'b', 'c']).toContain(order[3])
+    expect(transport.sends.map(({ attempt }) => attempt.number)).toEqual([1, 2, 3, 4])
+  })
+
+  test('asks the strategy at most five times before it looks for itself', () => {
+    let asks = 0
+    const stubborn: Strategy = {
+      name: 'stubborn',
+      start: () => ({
+        build:
+          ({ eligible }) =>
+          () => {
+            asks++
+            return eligible[0]
+          },
+      }),
+    }
+    const { pool, callOf, backend } = bench([endpoint('a', { maxInflight: 1 }), 'b'], { strategy: stubborn })
+    backend('a').inflight = 1
+    const call = callOf()
+    expect(pool.pick(call)?.id).toBe('b')
+    expect([asks, call.picks]).toEqual([5, 5])
+  })
+
+  test('meets somebody although the strategy says nobody', () => {
+    const { met } = bench(['a'], { strategy: { name: 'none', start: () => ({ build: () => () => undefined }) } })
+    expect(met()).toBe('a')
+  })
+
+  test('tells the strategy the time it is for, so that it needs no clock', async () => {
+    const { pool, callOf, clock } = bench(['a'])
+    const call = callOf()
+    await clock.advance(1_234)
+    pool.pick(call)
+    expect(call.nowMs).toBe(2_234)
+  })
+})
+
+describe('a limit of requests in flight', () => {
+  test('holds: the next goes elsewhere, and a place is free again with the last byte', async () => {
+    const { backend, send, transport, clock } = bench([endpoint('a', { maxInflight: 2 }), 'b'], { play: () => {} })
+    const calls = Array.from({ length: 5 }, () => send({ prefer: 'a' }))
+    await clock.advance(0)
+    expect(transport.sends.map(({ to }) => to)).toEqual(['a', 'a', 'b', 'b', 'b'])
+    expect([backend('a').inflight, backend('b').inflight]).toEqual([2, 3])
+    transport.sends[0]!.answer()
+    await clock.advance(0)
+    calls.push(send({ prefer: 'a' }))
+    await clock.advance(0)
+    expect(transport.last().to).toBe('a')
+    for (const it of transport.sends) it.answer()
+    await Promise.all(calls)
+    expect([backend('a').inflight, backend('b').inflight]).toEqual([0, 0])
+  })
+
+  test('reached by everybody is OVERLOADED, and says so', async () => {
+    const { send, clock, transport } = bench([endpoint('a', { maxInflight: 1 }), endpoint('b', { maxInflight: 1 })], {
+      play: () => {},
+    })
+    const calls = [send(), send()]
+    await clock.advance(0)
+    const error = await balancerError(send())
+    expect(error).toMatchObject({
+      code: 'OVERLOADED',
+      reasons: { a: ['1 requests in flight, its limit'], b: ['1 requests in flight, its limit'] },
+    })
+    for (const it of transport.sends) it.answer()
+    await Promise.all(calls)
+  })
+
+  test('reached by the only one that may be used is OVERLOADED too', async () => {
+    const { pool, backend, send } = bench([endpoint('a', { maxInflight: 1 }), 'b'])
+    pool.block(backend('b'), hard('operator'))
+    backend('a').inflight = 1
+    expect((await balancerError(send())).code).toBe('OVERLOADED')
+  })
+
+  test('reached by one the call cannot use anyway is NO_BACKEND', async () => {
+    const { backend, send } = bench([endpoint('a', { maxInflight: 1 }), endpoint('b', { tags: ['big'], weight: 0 })])
+    backend('a').inflight = 1
+    expect((await balancerError(send({ tags: ['big'] }))).code).toBe('NO_BACKEND')
+  })
+})
+
+describe('nobody to pick', () => {
+  test('is told with the reasons of each, and when the first of them ends', async () => {
+    const { pool, backend, send, clock } = bench(['a', 'b', endpoint('c', { weight: 0 }), 'd'], { panicBelow: 0 })
+    pool.block(backend('a'), { ...soft('outlier', 8_500), detail: '5 failures in a row' })
+    pool.block(backend('b'), soft('probe', 4_000))
+    pool.block(backend('b'), hard('operator'))
+    pool.block(backend('d'), hard('credential'))
+    await clock.advance(500)
+    const error = await balancerError(send())
+    expect(error).toMatchObject({
+      code: 'NO_BACKEND',
+      message:
+        'pool default: no backend may be picked (a: outlier for 7000 ms more: 5 failures in a row; ' +
+        'b: probe for 2500 ms more, operator; c: weight 0; d: credential)',
+      retryAfterMs: 2_500,
+      reasons: {
+        a: ['outlier for 7000 ms more: 5 failures in a row'],
+        b: ['probe for 2500 ms more', 'operator'],
+        c: ['weight 0'],
+        d: ['credential'],
+      },
+    })
+  })
+
+  test('is no longer than 0 ms from now when a reason is overdue, and unknown when nobody knows', async () => {
+    const { pool, backend, send, clock } = bench(['a'], { panicBelow: 0 })
+    pool.block(backend('a'), soft('probe', 1_010))
+    await clock.advance(100)
+    expect((await balancerError(send())).retryAfterMs).toBe(0)
+    pool.block(backend('a'), soft('probe'))
+    expect((await balancerError(send())).retryAfterMs).toBeUndefined()
+  })
+
+  test('because a gate or the tags refuse is told as such', async () => {
+    const { send } = bench(['a'])
+    expect((await balancerError(send({ tags: ['x'] }))).reasons).toEqual({ a: ['not admitted for this call'] })
+  })
+
+  test('because there is nobody is told as such', async () => {
+    const { send } = bench([])
+    expect(await balancerError(send())).toMatchObject({
+      code: 'NO_BACKEND',
+      message: 'pool default has no backends',
+      reasons: {},
+    })
+  })
+
+  test('makes no attempt', async () => {
+    const { pool, send, transport } = bench([])
+    await balancerError(send())
+    expect([transport.sends.length, pool.totals.attempts]).toEqual([0, 0])
+  })
+})
+
+describe('gates', () => {
+  /** A gate that counts what it lends, and refuses when told. */
+  function counting(name: string, refuses: (backend: Backend) => boolean = () => false) {
+    const log: string[] = []
+    let taken = 0
+    const gate: Gate = {
+      name,
+      admit(backend) {
+        if (refuses(backend)) return false
+        taken++
+        log.push(`took ${backend.id}`)
+        return true
+      },
+      release(backend, attempt) {
+        taken--
+        log.push(`${attempt === undefined ? 'gave back' : 'released'} ${backend.id}`)
+      },
+    }
+    return { gate, log, taken: () => taken }
+  }
+
+  test('that admitted are given back what they took when a later one refuses, the latest first', async () => {
+    const order: string[] = []
+    const first = counting('first')
+    const second = counting('second')
+    const third = counting('third', ({ id }) => id === 'a')
+    for (const [name, it] of Object.entries({ first, second })) {
+      const { release } = it.gate
+      it.gate.release = (backend, attempt) => {
+        order.push(`${name} ${attempt === undefined ? 'refused' : 'ended'}`)
+        release(backend, attempt)
+      }
+    }
+    const { send } = bench(['a', 'b'], { watchers: [first, second, third].map(({ gate }) => watching(gate)) })
+    await send({ prefer: 'a' })
+    expect(first.log.slice(0, 2)).toEqual(['took a', 'gave back a'])
+    expect(first.log.at(-2)).toBe('took b')
+    expect(order.slice(0, 2)).toEqual(['second refused', 'first refused'])
+    expect([first, second, third].map((it) => it.taken())).toEqual([0, 0, 0])
+    expect(third.log).toEqual(['took b', 'released b'])
+  })
+
+  test('are released once, at the end of the attempt and not at its head', async () => {
+    const counter = counting('count')
+    const { send, transport, clock } = bench(['a'], { watchers: [watching(counter.gate)], play: () => {} })
+    const response = send()
+    await clock.advance(0)
+    const body = transport.sends[0]!.head(200)
+    const { body: received } = await response
+    expect(counter.taken()).toBe(1)
+    body.push('x')
+    body.end()
+    expect(await textOf(received)).toBe('x')
+    expect(counter.log).toEqual(['took a', 'released a'])
+  })
+
+  test('are released by every kind of end', async () => {
+    for (const end of [
+      (send: ScriptedSend) => send.answer(503),
+      (send: ScriptedSend) => send.refuse(),
+      (send: ScriptedSend) => send.head(200).fail(),
+      (send: ScriptedSend) => send.answer(999),
+      (send: ScriptedSend) => send.attempt.cancel(new Error('stop')),
+      (send: ScriptedSend) => (send.attempt.call as LiveCall).cancel(new Error('stop')),
+    ]) {
+      const counter = counting('count')
+      const { send, pool } = bench(['a'], { watchers: [watching(counter.gate)], play: end })
+      await send().catch(() => {})
+      expect(counter.log).toEqual(['took a', 'released a'])
+      expect([pool.inflight, pool.records[0]!.inflight]).toEqual([0, 0])
+    }
+  })
+
+  test('are released by the attempts they admitted, also after an update has replaced them', async () => {
+    const [before, after] = [counting('before'), counting('after')]
+    const { pool, parts, send, transport, clock } = bench(['a'], { watchers: [watching(before.gate)], play: () => {} })
+    const response = send()
+    await clock.advance(0)
+    pool.reconfigure({ ...parts, watchers: [watching(after.gate)] }, endpoints('a'))
+    transport.sends[0]!.answer()
+    await response
+    expect(before.log).toEqual(['took a', 'released a'])
+    expect(after.log).toEqual([])
+  })
+
+  test('are asked about one backend at a time, and see the call', async () => {
+    const asked: string[] = []
+    const gate: Gate = {
+      name: 'by key',
+      admit(backend, call) {
+        asked.push(`${backend.id} for ${call.key}`)
+        return backend.id === call.key
+      },
+      release: () => {},
+    }
+    const { send, transport } = bench(['a', 'b', 'c'], { watchers: [watching(gate)] })
+    await send({ key: 'c' })
+    expect(transport.sends.map(({ to }) => to)).toEqual(['c'])
+    expect(new Set(asked).size).toBe(3)
+  })
+
+  test('that refuse everybody make a NO_BACKEND that says so', async () => {
+    const { send } = bench(['a'], { watchers: [watching(counting('shut', () => true).gate)] })
+    expect((await balancerError(send())).message).toContain('a: not admitted for this call')
+  })
+})
