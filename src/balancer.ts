@@ -1,5 +1,5 @@
 import type { BackendTotals } from './core/backend.ts'
-import { type CallOptions, LiveCall } from './core/call.ts'
+import { type CallOptions, type FaceHost, LiveCall, type Sending } from './core/call.ts'
 import type {
   BalancerRequest,
   BalancerResponse,
@@ -26,22 +26,6 @@ export interface BalancerPlan {
     readonly totalMs: number
     readonly bufferBytes: number
   }[]
-}
-
-/** What a face is built on. */
-export interface FaceHost {
-  /** Starts a call; see `Balancer.send`. */
-  send(request: BalancerRequest, options?: CallOptions): Sending
-  /** Most of a request body kept for a repeat, bytes. */
-  bufferBytes(pool: string | undefined): number
-  /** Throws if absolute URLs of this origin are not to be fetched. */
-  checkOrigin(origin: string): void
-}
-
-/** A call under way. */
-export interface Sending {
-  readonly call: LiveCall
-  readonly response: Promise<BalancerResponse>
 }
 
 export interface BackendStats {
@@ -140,7 +124,10 @@ export class Balancer<Fetch = unknown> {
     const planned = this.#planned(options.pool)
     const pool = this.#pools.get(planned.name)!
     const call = new LiveCall(planned.name, request.method, options, planned.totalMs, this.#clock.now())
-    if (this.#closing !== undefined) return { call, response: Promise.reject(closed(this.name)) }
+    if (this.#closing !== undefined) {
+      call.over()
+      return { call, response: Promise.reject(closed(this.name)) }
+    }
     this.#calls.add(call)
     pool.totals.calls++
     return { call, response: this.#run(call, request, pool, pool.handle) }

@@ -3,11 +3,9 @@ export {
   Balancer,
   type BalancerStats,
   type CloseOptions,
-  type FaceHost,
   type PoolStats,
-  type Sending,
 } from './balancer.ts'
-export type { CallOptions } from './core/call.ts'
+export type { CallOptions, FaceHost, Sending } from './core/call.ts'
 export type {
   Attempt,
   AttemptHandler,

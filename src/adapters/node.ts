@@ -1,25 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { CallOptions, LiveCall } from '../core/call.ts'
-import type {
-  BalancerRequest,
-  BalancerResponse,
-  BodyControl,
-  BodySink,
-  RawHeaders,
-  RequestBody,
-} from '../core/contracts.ts'
+import type { CallOptions, FaceHost, Sending } from '../core/call.ts'
+import type { BalancerResponse, BodyControl, BodySink, RawHeaders, RequestBody } from '../core/contracts.ts'
 import { BalancerError, type BalancerErrorCode } from '../core/errors.ts'
 import { ReplayBody } from '../core/replay.ts'
 import { checkTarget } from '../core/target.ts'
-
-/** The balancer, as far as the proxy needs it. */
-export interface ProxiedBalancer {
-  send(
-    request: BalancerRequest,
-    options?: CallOptions,
-  ): { readonly call: LiveCall; readonly response: Promise<BalancerResponse> }
-}
 
 export interface ProxyOptions {
   /** Name in `Via`; never a host name by default; default 'evenkeel'. */
@@ -93,7 +78,7 @@ const STATUS: Readonly<Record<BalancerErrorCode, readonly [status: number, title
 const RETRY_AFTER_S = 1
 
 /** A streaming reverse proxy in front of a balancer: `http.createServer(createProxy(balancer))`. */
-export function createProxy(balancer: ProxiedBalancer, options: ProxyOptions = {}): NodeProxy {
+export function createProxy(balancer: Pick<FaceHost, 'send'>, options: ProxyOptions = {}): NodeProxy {
   const via = options.via ?? 'evenkeel'
   const newId = requestIds()
   const bufferBytes = options.bufferBytes ?? 65_536
@@ -110,7 +95,7 @@ export function createProxy(balancer: ProxiedBalancer, options: ProxyOptions = {
     }
     const body = bodyOf(request, bufferBytes)
     const outgoing = { method, path, headers: requestHeaders(request, id, via, body), body }
-    let sending: ReturnType<ProxiedBalancer['send']>
+    let sending: Sending
     try {
       sending = balancer.send(outgoing, options.call?.(request))
     } catch (error) {

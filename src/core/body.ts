@@ -50,6 +50,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
   chunk(data: Uint8Array): boolean {
     if (this.#state !== 'open') return true
     this.#owner.active()
+    if (data.length === 0) return !this.blocked // parsers make them; readers could take one for the end
     if (this.#mode === 'read' && !this.#paused && this.#early.length === 0 && !this.#delivering) {
       this.#give(data)
       this.blocked = this.#paused
@@ -157,7 +158,12 @@ export class Body implements ResponseBody, BodySink, BodyControl {
   #give(data: Uint8Array): void {
     this.#resumed = false
     this.#delivering = true
-    const more = this.#sink!.chunk(data)
+    let more = true
+    try {
+      more = this.#sink!.chunk(data)
+    } catch (error) {
+      this.cancel(error) // a reader that throws has given up
+    }
     this.#delivering = false
     this.#paused = !more && !this.#resumed
   }

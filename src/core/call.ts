@@ -1,5 +1,5 @@
 import type { LiveAttempt } from './attempt.ts'
-import type { Backend, Call, Stop } from './contracts.ts'
+import type { Backend, BalancerRequest, BalancerResponse, Call, Stop } from './contracts.ts'
 
 /** What a caller may say about one call. */
 export interface CallOptions {
@@ -16,6 +16,25 @@ export interface CallOptions {
   /** May be sent twice; default: by its method (GET, HEAD, OPTIONS, PUT, DELETE, TRACE). */
   readonly idempotent?: boolean | undefined
 }
+
+/** A call under way. */
+export interface Sending {
+  readonly call: LiveCall
+  readonly response: Promise<BalancerResponse>
+}
+
+/** What a face or an adapter is built on: the balancer. */
+export interface FaceHost {
+  /** Starts a call; see `Balancer.send`. */
+  send(request: BalancerRequest, options?: CallOptions): Sending
+  /** Most of a request body that is kept for a repeat, bytes. */
+  bufferBytes(pool: string | undefined): number
+  /** Throws if absolute URLs of this origin are not to be fetched. */
+  checkOrigin(origin: string): void
+}
+
+/** Where answers carry the call they belong to, for `explain`. */
+export const CALL: unique symbol = Symbol('evenkeel.call')
 
 /** Methods that may be sent twice (RFC 9110 9.2.2). */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
@@ -43,6 +62,7 @@ export class LiveCall implements Call {
   live = 0
   /** The answer was handed over, or the call failed. */
   answered = false
+  #isOver = false
   #enders: (() => void)[] | undefined = undefined
   #cancelers: ((reason: unknown) => void)[] | undefined = undefined
 
@@ -75,12 +95,14 @@ export class LiveCall implements Call {
   }
 
   onEnd(run: () => void): void {
+    if (this.#isOver) return run()
     this.#enders ??= []
     this.#enders.push(run)
   }
 
   /** Tells who waits for the end. Called once, by the balancer. */
   over(): void {
+    this.#isOver = true
     if (this.#enders !== undefined) for (const run of this.#enders) run()
   }
 

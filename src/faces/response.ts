@@ -1,9 +1,8 @@
-import { Body } from '../core/body.ts'
+import { CALL, type LiveCall } from '../core/call.ts'
 import type { BalancerResponse, RawHeaders, ResponseBody } from '../core/contracts.ts'
 import { latin1 } from '../core/headers.ts'
+import { bodyStream, collect, Unread } from './read.ts'
 
-/** Buffered in a stream made from a body before its connection is paused, bytes. */
-const STREAM_BYTES = 65_536
 /** Statuses whose answers have no body (Fetch, "null body status"). */
 const NO_BODY: ReadonlySet<number> = new Set([101, 204, 205, 304])
 
@@ -11,16 +10,15 @@ const decoder = new TextDecoder()
 
 /** Makes Responses; those that are dropped unread give their connection back when they are collected. */
 export class Responses {
-  readonly #unread = new FinalizationRegistry<ResponseBody>((body) => body.discard())
+  readonly #unread = new Unread()
   #poison: ReadableStream<Uint8Array> = new ReadableStream()
   #poisoned = true
 
-  make(response: BalancerResponse, method: string, url: string): Response {
-    const bare = NO_BODY.has(response.status) || method === 'HEAD'
+  make(response: BalancerResponse, call: LiveCall, url: string): Response {
+    const bare = NO_BODY.has(response.status) || call.method === 'HEAD'
     if (bare) response.body.discard()
-    const made = new LazyResponse(bare ? null : this.#base(), response, url, (it) => this.#unread.unregister(it))
-    if (!bare && response.body instanceof Body && !response.body.settled)
-      this.#unread.register(made, response.body, made)
+    const made = new LazyResponse(bare ? null : this.#base(), response, call, url, this.#unread)
+    if (!bare) this.#unread.watch(made, response.body)
     return made as unknown as Response
   }
 
@@ -55,9 +53,10 @@ const PlatformResponse = Response as unknown as new (
 
 /** A real Response whose headers and stream are only made when somebody asks for them. */
 class LazyResponse extends PlatformResponse {
+  readonly #call: LiveCall
   readonly #raw: RawHeaders
   readonly #url: string
-  readonly #touched: (response: LazyResponse) => void
+  readonly #unread: Unread
   #body: ResponseBody | undefined
   #headers: Headers | undefined
   #real: Response | undefined
@@ -66,14 +65,20 @@ class LazyResponse extends PlatformResponse {
   constructor(
     base: ReadableStream<Uint8Array> | null,
     { status, headers, body }: BalancerResponse,
+    call: LiveCall,
     url: string,
-    touched: (response: LazyResponse) => void,
+    unread: Unread,
   ) {
     super(base, { status })
+    this.#call = call
     this.#raw = headers
     this.#url = url
-    this.#touched = touched
+    this.#unread = unread
     this.#body = base === null ? undefined : body
+  }
+
+  get [CALL](): LiveCall {
+    return this.#call
   }
 
   get headers(): Headers {
@@ -131,70 +136,28 @@ class LazyResponse extends PlatformResponse {
     if (this.#used || this.#real !== undefined || body === undefined) return undefined
     this.#used = true
     this.#body = undefined
-    this.#touched(this)
-    return new Promise((resolve, reject) => {
-      const chunks: Uint8Array[] = []
-      body.consume({
-        chunk(data) {
-          chunks.push(data)
-          return true
-        },
-        end: () => resolve(chunks.length === 1 ? chunks[0]! : concat(chunks)),
-        fail: reject,
-      })
-    })
+    this.#unread.touched(this)
+    return collect(body)
   }
 
   /** The platform's Response over a real stream: for everything that is not a fast path. */
   #whole(): Response {
     if (this.#real !== undefined) return this.#real
-    if (this.#used) throw new TypeError('Body is unusable: Body has already been read')
     const body = this.#body
     this.#body = undefined
-    this.#touched(this)
-    const { status } = this
-    this.#real = new Response(body === undefined ? null : bodyStream(body), { status, headers: this.headers })
+    this.#unread.touched(this)
+    const { status, headers } = this
+    if (this.#used) {
+      // Read by a fast path: what is left is a body that was read.
+      this.#real = new Response('', { status, headers })
+      void this.#real.body!.cancel()
+    } else this.#real = new Response(body === undefined ? null : bodyStream(body, this.#unread), { status, headers })
     return this.#real
   }
-}
-
-function bodyStream(body: ResponseBody): ReadableStream<Uint8Array> {
-  let control: { resume(): void; cancel(reason: unknown): void } | undefined
-  return new ReadableStream(
-    {
-      type: 'bytes',
-      start(controller) {
-        control = body.consume({
-          chunk(data) {
-            controller.enqueue(new Uint8Array(data)) // a copy: a byte stream takes its chunks' memory away
-            return (controller.desiredSize ?? 0) > 0
-          },
-          end() {
-            controller.close()
-            controller.byobRequest?.respond(0) // a reader of its own buffer is told of the end only this way
-          },
-          fail: (error) => controller.error(error),
-        })
-      },
-      pull: () => control?.resume(),
-      cancel: (reason) => control?.cancel(reason),
-    },
-    { highWaterMark: STREAM_BYTES },
-  )
 }
 
 function headersOf(raw: RawHeaders): Headers {
   const headers = new Headers()
   for (let i = 0; i < raw.length; i += 2) headers.append(latin1(raw[i]!), latin1(raw[i + 1]!))
   return headers
-}
-
-function concat(chunks: readonly Uint8Array[]): Uint8Array {
-  const out = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0))
-  let at = 0
-  for (const chunk of chunks) {
-    out.set(chunk, at)
-    at += chunk.length
-  }
-  return out
 }

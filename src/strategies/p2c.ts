@@ -1,4 +1,5 @@
 import type { Backend, Picker, Prefer, Random, Strategy } from '../core/contracts.ts'
+import { drawByWeight, equalWeights } from './alias.ts'
 
 /**
  * Power of two choices (Mitzenmacher): two distinct backends at random, the better one by `prefer`. Candidates are drawn by
@@ -15,14 +16,14 @@ function pickerOf(list: readonly Backend[], prefer: Prefer, random: Random): Pic
   const n = list.length
   if (n === 0) return () => undefined
   if (n === 1) return () => list[0]
-  if (list.every((backend) => backend.weight === list[0]!.weight)) {
+  if (equalWeights(list)) {
     return () => {
       const a = random(n)
       const b = random(n - 1)
       return prefer(list[a]!, list[b >= a ? b + 1 : b]!)
     }
   }
-  const draw = aliasDraw(list, random)
+  const draw = drawByWeight(list, random)
   return () => {
     const a = draw()
     let b = draw()
@@ -34,30 +35,3 @@ function pickerOf(list: readonly Backend[], prefer: Prefer, random: Random): Pic
 
 /** Redraws for a distinct second candidate (Finagle's effort). */
 const DRAWS = 5
-/** Resolution of the alias table's probabilities. */
-const SCALE = 1 << 30
-
-/** Vose's alias method: an index with probability proportional to its weight, O(1) a draw. */
-function aliasDraw(list: readonly Backend[], random: Random): () => number {
-  const n = list.length
-  const total = list.reduce((sum, backend) => sum + backend.weight, 0)
-  const share = list.map((backend) => (backend.weight * n) / total)
-  const threshold = new Int32Array(n).fill(SCALE - 1)
-  const alias = Int32Array.from(list.keys())
-  const small = [...list.keys()].filter((i) => share[i]! < 1)
-  const large = [...list.keys()].filter((i) => share[i]! >= 1)
-  while (small.length > 0 && large.length > 0) {
-    const less = small.pop()!
-    const more = large.at(-1)!
-    threshold[less] = Math.round(share[less]! * SCALE)
-    alias[less] = more
-    share[more]! -= 1 - share[less]!
-    if (share[more]! >= 1) continue
-    large.pop()
-    small.push(more)
-  }
-  return () => {
-    const i = random(n)
-    return random(SCALE) < threshold[i]! ? i : alias[i]!
-  }
-}

@@ -4,6 +4,7 @@ import { UNREAD_BYTES } from '../core/body.ts'
 import type {
   Attempt,
   Backend,
+  BalancerRequest,
   BalancerResponse,
   BodyControl,
   BodySink,
@@ -12,7 +13,7 @@ import type {
   SendFailure,
   Transport,
 } from '../core/contracts.ts'
-import { latin1 } from '../core/headers.ts'
+import { header, latin1 } from '../core/headers.ts'
 import { CONNECTION_DEFAULTS } from '../core/options.ts'
 import { Lane, type LaneConnection, type LaneRequest } from './lane.ts'
 import { asError, Upload } from './upload.ts'
@@ -218,7 +219,7 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
         origin: backend.origin,
         path: request.path,
         method: request.method as Dispatcher.HttpMethod,
-        headers: headersOf(request.headers),
+        headers: headersOf(request),
         body: (this.#upload ?? body) as Uint8Array | null,
       },
       this,
@@ -364,8 +365,12 @@ function rawOf(parsed: Parsed): RawHeaders {
   return raw
 }
 
-function headersOf(headers: RawHeaders): string[] {
-  return headers.map(latin1)
+/** As undici takes them; the length of an opened body, where it is known, must be said: undici would send it chunked. */
+function headersOf({ headers, body }: BalancerRequest): string[] {
+  const out = headers.map(latin1)
+  if (body === null || body instanceof Uint8Array || body.length === undefined) return out
+  if (header(headers, 'content-length') === undefined) out.push('content-length', String(body.length))
+  return out
 }
 
 function codeOf(error: Error): string {

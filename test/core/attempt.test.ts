@@ -59,6 +59,31 @@ describe('an attempt', () => {
     expect(backend('a').latency.read(clock.now())).toBe(2_505)
   })
 
+  test('that failed is held against its backend for 5 s after the last failure, then the backend is one of its peers', async () => {
+    const { send, pool, backend, clock } = bench(['a', 'b'], { play: (it, n) => it.answer([200, 500, 500][n - 1]!) })
+    await send({ prefer: 'b' })
+    backend('b').latency.reset(20, clock.now())
+    await send({ prefer: 'a' })
+    await clock.advance(3_000)
+    await send({ prefer: 'a' })
+    expect(backend('a').latency.read(clock.now())).toBe(1_000)
+    await clock.advance(4_999)
+    expect(backend('a').latency.read(clock.now())).toBeGreaterThan(600)
+    await clock.advance(1)
+    expect(backend('a').latency.read(clock.now())).toBeCloseTo(backend('b').latency.read(clock.now()), 9)
+    await clock.advance(500)
+    expect(clock.pending).toBe(0)
+    expect(pool.inflight).toBe(0)
+  })
+
+  test('that failed leaves no timer once its backend has left', async () => {
+    const { send, pool, clock } = bench(['a'], { play: (it) => it.answer(500) })
+    await send()
+    pool.apply([])
+    await clock.advance(500)
+    expect(clock.pending).toBe(0)
+  })
+
   test('that was limited, refused entry or aborted teaches nothing', async () => {
     const { send, backend, callOf, clock, transport } = bench(['a'], {
       play(it, n) {

@@ -188,14 +188,15 @@ describe('a reader that pauses', () => {
 })
 
 describe('a body nobody reads', () => {
-  test(`pauses its transport at ${UNREAD_BYTES} bytes, and goes on when somebody does`, () => {
+  test(`pauses its transport beyond ${UNREAD_BYTES} bytes, and goes on when somebody does`, () => {
     const { source, body } = bodyBench()
     expect(source.push(new Uint8Array(UNREAD_BYTES - 1))).toBe(true)
+    expect(source.push(new Uint8Array(1))).toBe(true) // an answer of just this size still ends by itself
     expect(body.blocked).toBe(false)
     expect(source.push(new Uint8Array(10))).toBe(false)
     expect(body.blocked).toBe(true)
     const reader = new Reader().read(body)
-    expect(reader.log).toEqual([`${UNREAD_BYTES - 1} bytes`, expect.any(String)])
+    expect(reader.log).toHaveLength(3)
     expect(source.waiting).toBe(false)
     expect(body.blocked).toBe(false)
   })
@@ -220,7 +221,7 @@ describe('a body nobody reads', () => {
 
   test('goes on when it is discarded while its transport waits', () => {
     const { source, owner, body } = bodyBench()
-    source.push(new Uint8Array(UNREAD_BYTES))
+    expect(source.push(new Uint8Array(UNREAD_BYTES + 1))).toBe(false)
     body.discard()
     expect(source.waiting).toBe(false)
     source.sink.end()

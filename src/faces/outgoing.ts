@@ -1,0 +1,99 @@
+import type { CallOptions, FaceHost, LiveCall, Sending } from '../core/call.ts'
+import type { BalancerRequest, RequestBody } from '../core/contracts.ts'
+import { BalancerError } from '../core/errors.ts'
+import { ReplayBody } from '../core/replay.ts'
+
+/** Paths that mean the same to every parser need no URL object. */
+const PLAIN_PATH = /^\/[\w\-./~!$&'()*+,;=:@?]*$/
+const encoder = new TextEncoder()
+
+/** Starts a call that follows a signal and lets its body's source go when it is over. */
+export function start(
+  host: FaceHost,
+  request: BalancerRequest,
+  options: CallOptions,
+  signal: AbortSignal | null | undefined,
+): Sending {
+  const sending = host.send(request, options)
+  const { body } = request
+  if (body instanceof ReplayBody) sending.call.onEnd(() => body.close())
+  if (signal != null) follow(signal, sending.call)
+  return sending
+}
+
+/** The path of a relative or absolute URL; the authority of an absolute one only has to be allowed. */
+export function pathOf(input: string | URL | Request, host: FaceHost): string {
+  if (typeof input === 'string' && input.charCodeAt(0) === 47) {
+    if (PLAIN_PATH.test(input) && !input.includes('/.')) return input
+    // Not resolved against a base: '//host/x' is a path of the chosen backend, never another host.
+    const url = new URL(`http://backend${input}`)
+    return url.pathname + url.search
+  }
+  const text = String(input)
+  let url: URL
+  try {
+    url = new URL(text)
+  } catch {
+    if (/^[a-z][a-z0-9+.-]*:/i.test(text)) throw new TypeError('Failed to parse URL')
+    url = new URL(text, 'http://backend/')
+    return url.pathname + url.search
+  }
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') throw new TypeError(`unknown scheme ${url.protocol}`)
+  host.checkOrigin(url.origin)
+  return url.pathname + url.search
+}
+
+/** Headers that belong to one connection or are the transport's to write; `fetch` forbids most of them. */
+export const DROPPED: ReadonlySet<string> = new Set([
+  'connection',
+  'content-length',
+  'expect',
+  'host',
+  'keep-alive',
+  'proxy-connection',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+])
+
+/** The body and the content type it brings along. Bytes are sent again for free; streams are kept up to the limit. */
+export function bodyOf(body: unknown, bufferBytes: number): { body: RequestBody; type: string | null } {
+  if (body === null) return { body: null, type: null }
+  if (typeof body === 'string') return { body: encoder.encode(body), type: 'text/plain;charset=UTF-8' }
+  if (body instanceof URLSearchParams) {
+    return { body: encoder.encode(body.toString()), type: 'application/x-www-form-urlencoded;charset=UTF-8' }
+  }
+  // Copied: what its owner writes into it later is not part of this request.
+  if (body instanceof ArrayBuffer) return { body: new Uint8Array(body.slice(0)), type: null }
+  if (ArrayBuffer.isView(body)) {
+    return { body: new Uint8Array(body.buffer, body.byteOffset, body.byteLength).slice(), type: null }
+  }
+  if (body instanceof ReadableStream) new Response(body) // throws its TypeError if the stream was used
+  if (body instanceof Blob || body instanceof FormData) {
+    // The platform writes multipart bodies and their boundary; a Blob's length is known.
+    const written = new Response(body)
+    const length = body instanceof Blob ? body.size : undefined
+    const stream = written.body as AsyncIterable<Uint8Array> | null
+    if (stream === null) return { body: new Uint8Array(0), type: null }
+    return { body: new ReplayBody(stream, length, bufferBytes), type: written.headers.get('content-type') }
+  }
+  if (typeof body === 'object' && body !== null && Symbol.asyncIterator in body) {
+    return { body: new ReplayBody(asBytes(body as AsyncIterable<unknown>), undefined, bufferBytes), type: null }
+  }
+  return { body: encoder.encode(String(body)), type: 'text/plain;charset=UTF-8' }
+}
+
+async function* asBytes(source: AsyncIterable<unknown>): AsyncGenerator<Uint8Array, void, undefined> {
+  for await (const chunk of source) {
+    if (typeof chunk === 'string') yield encoder.encode(chunk)
+    else if (chunk instanceof Uint8Array) yield chunk
+    else throw new BalancerError('PROTOCOL', `a request body may yield bytes or strings, not ${typeof chunk}`)
+  }
+}
+
+function follow(signal: AbortSignal, call: LiveCall): void {
+  const abort = (): void => call.cancel(signal.reason)
+  signal.addEventListener('abort', abort, { once: true })
+  call.onEnd(() => signal.removeEventListener('abort', abort))
+}

@@ -1,0 +1,232 @@
+import { CALL, type CallOptions, type FaceHost, type LiveCall } from '../core/call.ts'
+import type { BalancerResponse, BodyControl, RawHeaders, ResponseBody } from '../core/contracts.ts'
+import { latin1 } from '../core/headers.ts'
+import { checkTarget } from '../core/target.ts'
+import { bodyOf, DROPPED, pathOf, start } from './outgoing.ts'
+import { bodyStream, collect, Unread } from './read.ts'
+
+/** Headers by name, in lower case; a name that came more than once has a list. */
+export type HeaderRecord = Readonly<Record<string, string | readonly string[]>>
+
+export interface RequestOptions extends CallOptions {
+  /** default 'GET' */
+  readonly method?: string
+  readonly headers?: HeaderRecord
+  /** Whatever `fetch` takes as a body. */
+  readonly body?: unknown
+  readonly signal?: AbortSignal
+}
+
+/** What `balancer.request` resolves with, as undici's `request` does. */
+export interface Answer {
+  readonly statusCode: number
+  readonly headers: HeaderRecord
+  /** Filled when the body has ended. */
+  readonly trailers: Readonly<Record<string, string>>
+  readonly body: AnswerBody
+}
+
+export type RequestFace = (url: string | URL, options?: RequestOptions) => Promise<Answer>
+
+const NO_OPTIONS: RequestOptions = {}
+const decoder = new TextDecoder()
+/** Read for `dump` before the connection is given up instead, bytes (undici's default). */
+const DUMP_BYTES = 131_072
+/** Chunks an iteration keeps before the connection is paused. */
+const QUEUED_CHUNKS = 16
+
+/** `fetch` without the platform's objects: no Headers, no Response, no stream unless asked for. */
+export function createRequest(host: FaceHost): RequestFace {
+  const unread = new Unread()
+  return async (url, options = NO_OPTIONS) => {
+    const { method = 'GET', signal } = options
+    signal?.throwIfAborted()
+    const path = pathOf(url, host)
+    checkTarget(path, method)
+    const { body, type } = bodyOf(options.body ?? null, host.bufferBytes(options.pool))
+    const headers = rawHeaders(options.headers, type)
+    const { call, response } = start(host, { method, path, headers, body }, options, signal)
+    return new PlainAnswer(await response, call, unread)
+  }
+}
+
+class PlainAnswer implements Answer {
+  readonly statusCode: number
+  readonly trailers: Record<string, string> = Object.create(null)
+  readonly body: AnswerBody
+  readonly #call: LiveCall
+  readonly #raw: RawHeaders
+  #headers: HeaderRecord | undefined
+
+  constructor({ status, headers, body }: BalancerResponse, call: LiveCall, unread: Unread) {
+    this.#call = call
+    this.statusCode = status
+    this.#raw = headers
+    this.body = new AnswerBody(body, this.trailers, unread)
+  }
+
+  get [CALL](): LiveCall {
+    return this.#call
+  }
+
+  get headers(): HeaderRecord {
+    this.#headers ??= recordOf(this.#raw)
+    return this.#headers
+  }
+}
+
+/** A body to be read once, in one of these ways. */
+export class AnswerBody implements AsyncIterable<Uint8Array> {
+  readonly #trailers: Record<string, string>
+  readonly #unread: Unread
+  #body: ResponseBody | undefined
+
+  constructor(body: ResponseBody, trailers: Record<string, string>, unread: Unread) {
+    this.#body = body
+    this.#trailers = trailers
+    this.#unread = unread
+    unread.watch(this, body)
+  }
+
+  get bodyUsed(): boolean {
+    return this.#body === undefined
+  }
+
+  async text(): Promise<string> {
+    return decoder.decode(await collect(this.#take()))
+  }
+
+  async json(): Promise<unknown> {
+    return JSON.parse(await this.text())
+  }
+
+  /** A copy of its own. */
+  async bytes(): Promise<Uint8Array> {
+    return new Uint8Array(await collect(this.#take()))
+  }
+
+  async arrayBuffer(): Promise<ArrayBuffer> {
+    return (await this.bytes()).buffer as ArrayBuffer
+  }
+
+  async blob(): Promise<Blob> {
+    return new Blob([await this.arrayBuffer()])
+  }
+
+  /** A byte stream; `stream.Readable.fromWeb` makes Node's of it. */
+  stream(): ReadableStream<Uint8Array> {
+    return bodyStream(this.#take(), this.#unread)
+  }
+
+  /** Reads on without keeping anything, at most `limit` bytes (default 128 KiB): what is longer loses its connection. */
+  dump({ limit = DUMP_BYTES }: { readonly limit?: number } = {}): Promise<void> {
+    const body = this.#take()
+    return new Promise((resolve, reject) => {
+      let bytes = 0
+      let control: BodyControl | undefined
+      const enough = (): void => {
+        control?.cancel(new Error('dumped'))
+        resolve()
+      }
+      control = body.consume({
+        chunk(data) {
+          bytes += data.length
+          if (bytes > limit && control !== undefined) enough()
+          return true
+        },
+        end: () => resolve(),
+        fail: reject,
+      })
+      if (bytes > limit) enough()
+    })
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void, undefined> {
+    const body = this.#take()
+    const queue: Uint8Array[] = []
+    let ended = false
+    let failure: { readonly error: unknown } | undefined
+    let wake = (): void => {}
+    const control = body.consume({
+      chunk(data) {
+        queue.push(data)
+        wake()
+        return queue.length < QUEUED_CHUNKS
+      },
+      end() {
+        ended = true
+        wake()
+      },
+      fail(error) {
+        failure = { error }
+        wake()
+      },
+    })
+    try {
+      for (;;) {
+        const chunk = queue.shift()
+        if (chunk !== undefined) {
+          if (queue.length === 0) control.resume()
+          yield chunk
+        } else if (failure !== undefined) throw failure.error
+        else if (ended) return
+        else await new Promise<void>((resolve) => (wake = resolve))
+      }
+    } finally {
+      if (!ended && failure === undefined) control.cancel(new Error('the iteration ended early'))
+    }
+  }
+
+  /** The body, once, with its trailers noted as they come by. */
+  #take(): ResponseBody {
+    const body = this.#body
+    if (body === undefined) throw new TypeError('Body is unusable: Body has already been read')
+    this.#body = undefined
+    this.#unread.touched(this)
+    const trailers = this.#trailers
+    return {
+      discard: () => body.discard(),
+      consume: (sink) =>
+        body.consume({
+          chunk: (data) => sink.chunk(data),
+          fail: (error) => sink.fail(error),
+          end(raw) {
+            for (let i = 0; raw !== undefined && i < raw.length; i += 2) {
+              trailers[latin1(raw[i]!).toLowerCase()] = latin1(raw[i + 1]!)
+            }
+            sink.end(raw)
+          },
+        }),
+    }
+  }
+}
+
+function rawHeaders(headers: HeaderRecord | undefined, type: string | null): RawHeaders {
+  const raw: string[] = []
+  let typed = type === null
+  if (headers !== undefined) {
+    for (const name of Object.keys(headers)) {
+      const lower = name.toLowerCase()
+      if (DROPPED.has(lower)) continue
+      if (lower === 'content-type') typed = true
+      const value = headers[name]!
+      if (typeof value === 'string') raw.push(name, value)
+      else for (const one of value) raw.push(name, one)
+    }
+  }
+  if (!typed) raw.push('content-type', type!)
+  return raw
+}
+
+function recordOf(raw: RawHeaders): HeaderRecord {
+  const record: Record<string, string | string[]> = Object.create(null)
+  for (let i = 0; i < raw.length; i += 2) {
+    const name = latin1(raw[i]!).toLowerCase()
+    const value = latin1(raw[i + 1]!)
+    const before = record[name]
+    if (before === undefined) record[name] = value
+    else if (typeof before === 'string') record[name] = [before, value]
+    else before.push(value)
+  }
+  return record
+}

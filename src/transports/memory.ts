@@ -1,0 +1,213 @@
+import { systemClock } from '../core/clock.ts'
+import type {
+  Attempt,
+  BalancerResponse,
+  BodyControl,
+  BodySink,
+  Clock,
+  RawHeaders,
+  RequestBody,
+  ResponseBody,
+  SendFailure,
+  Stop,
+  Transport,
+} from '../core/contracts.ts'
+
+/** How a backend answers, and when. Delays are on the transport's clock. */
+export interface MemoryAnswer {
+  /** default 200 */
+  readonly status?: number
+  readonly headers?: Readonly<Record<string, string>>
+  /** Sent chunk by chunk if it is a list. A string or bytes bring their Content-Length. */
+  readonly body?: string | Uint8Array | readonly (string | Uint8Array)[]
+  readonly trailers?: Readonly<Record<string, string>>
+  /** Until the connection is there; default 0: at once. */
+  readonly connectMs?: number
+  /** From there until the head; default 0. */
+  readonly headMs?: number
+  /** Before each chunk and the end; default 0. */
+  readonly chunkMs?: number
+  /** Breaks there, after the delays that come before it; 'body': after all chunks, instead of the end. */
+  readonly failure?: { readonly phase: SendFailure['phase']; readonly code?: string; readonly reused?: boolean }
+}
+
+/** What a backend was sent. */
+export interface MemoryRequest {
+  /** Id of the backend. */
+  readonly backend: string
+  /** 1 for the first request this backend got. */
+  readonly number: number
+  readonly method: string
+  readonly path: string
+  readonly headers: RawHeaders
+  readonly body: Uint8Array
+}
+
+export type MemoryBackend = MemoryAnswer | ((request: MemoryRequest) => MemoryAnswer | Promise<MemoryAnswer>)
+
+export interface MemoryTransport extends Transport {
+  /** Every request, in the order they came in. */
+  readonly requests: readonly MemoryRequest[]
+  /** Changes how a backend answers from now on. */
+  set(id: string, backend: MemoryBackend): void
+}
+
+const encoder = new TextEncoder()
+
+/**
+ * Backends that are not there: what to test your own code with. Keys are backend ids; who is not named refuses connections.
+ * With a manual clock nothing happens until it moves, with the default one delays are real.
+ */
+export function memory(
+  backends: Readonly<Record<string, MemoryBackend>>,
+  options: { readonly clock?: Clock } = {},
+): MemoryTransport {
+  const clock = options.clock ?? systemClock
+  const answers = new Map(Object.entries(backends))
+  const counts = new Map<string, number>()
+  const requests: MemoryRequest[] = []
+  return {
+    name: 'memory',
+    requests,
+    set: (id, backend) => void answers.set(id, backend),
+    send: (attempt) =>
+      new Promise((resolve, reject) => {
+        const exchange = new Exchange(attempt, clock, resolve, reject)
+        const { id } = attempt.backend
+        const backend = answers.get(id)
+        if (backend === undefined) return exchange.play({ failure: { phase: 'connect', code: 'ECONNREFUSED' } })
+        const number = (counts.get(id) ?? 0) + 1
+        counts.set(id, number)
+        const { method, path, headers, body } = attempt.request
+        const answered = async (): Promise<void> => {
+          const request = { backend: id, number, method, path, headers, body: await bytesOf(body) }
+          requests.push(request)
+          exchange.play(typeof backend === 'function' ? await backend(request) : backend)
+        }
+        answered().catch((cause: unknown) => exchange.fail('head', 'REQUEST_BODY', false, cause))
+      }),
+  }
+}
+
+/** One attempt: its delays, one after the other, and the body it pushes. */
+class Exchange implements ResponseBody, BodyControl {
+  readonly #attempt: Attempt
+  readonly #clock: Clock
+  readonly #resolve: (response: BalancerResponse) => void
+  readonly #reject: (failure: SendFailure) => void
+  #stop: Stop | undefined
+  #sink: BodySink | undefined
+  /** Waits for a reader, or for the reader to go on. */
+  #held: (() => void) | undefined
+  #over = false
+  #phase: SendFailure['phase'] = 'connect'
+
+  constructor(
+    attempt: Attempt,
+    clock: Clock,
+    resolve: (response: BalancerResponse) => void,
+    reject: (failure: SendFailure) => void,
+  ) {
+    this.#attempt = attempt
+    this.#clock = clock
+    this.#resolve = resolve
+    this.#reject = reject
+    attempt.onCancel((reason) => this.fail(this.#phase, '', false, reason))
+  }
+
+  play(answer: MemoryAnswer): void {
+    const { failure } = answer
+    const breaks = (phase: SendFailure['phase']): boolean => {
+      if (failure?.phase !== phase) return false
+      this.fail(phase, failure.code ?? '', failure.reused ?? false, new Error(failure.code ?? `failed in ${phase}`))
+      return true
+    }
+    if (breaks('wait')) return
+    this.#after(answer.connectMs, () => {
+      if (breaks('connect') || breaks('tls')) return
+      this.#phase = 'head'
+      this.#attempt.sent()
+      this.#after(answer.headMs, () => {
+        if (breaks('head')) return
+        this.#phase = 'body'
+        const { status = 200, body = [] } = answer
+        const chunks = Array.isArray(body) ? body.map(asBytes) : [asBytes(body as string | Uint8Array)]
+        const length = Array.isArray(body) ? [] : ['content-length', String(chunks[0]!.length)]
+        this.#resolve({ status, headers: [...length, ...rawOf(answer.headers)], body: this })
+        this.#push(chunks, answer, () => {
+          if (breaks('body')) return
+          this.#over = true
+          this.#sink!.end(answer.trailers === undefined ? undefined : rawOf(answer.trailers))
+        })
+      })
+    })
+  }
+
+  fail(phase: SendFailure['phase'], code: string, reused: boolean, cause: unknown): void {
+    if (this.#over) return
+    this.#over = true
+    this.#stop?.()
+    const unsent = phase === 'wait' || phase === 'connect' || phase === 'tls'
+    const failure: SendFailure = { phase, processed: unsent ? 'no' : 'maybe', reused, code, cause }
+    if (phase === 'body') this.#sink?.fail(failure)
+    else this.#reject(failure)
+  }
+
+  consume(sink: BodySink): BodyControl {
+    this.#sink = sink
+    this.resume()
+    return this
+  }
+
+  discard(): void {
+    this.cancel()
+  }
+
+  resume(): void {
+    const held = this.#held
+    this.#held = undefined
+    held?.()
+  }
+
+  cancel(): void {
+    this.#over = true
+    this.#stop?.()
+  }
+
+  #push(chunks: readonly Uint8Array[], answer: MemoryAnswer, end: () => void, next = 0): void {
+    this.#after(answer.chunkMs, () => {
+      const deliver = (): void => {
+        if (this.#over) return
+        const chunk = chunks[next]
+        if (chunk === undefined) return end()
+        const go = (): void => this.#push(chunks, answer, end, next + 1)
+        if (chunk.length === 0 || this.#sink!.chunk(chunk)) go()
+        else this.#held = go
+      }
+      if (this.#sink === undefined) this.#held = deliver
+      else deliver()
+    })
+  }
+
+  #after(ms: number | undefined, run: () => void): void {
+    if (this.#over) return
+    if (ms === undefined || ms <= 0) return run()
+    this.#stop = this.#clock.after(ms, run)
+  }
+}
+
+function asBytes(text: string | Uint8Array): Uint8Array {
+  return typeof text === 'string' ? encoder.encode(text) : text
+}
+
+function rawOf(headers: Readonly<Record<string, string>> = {}): RawHeaders {
+  return Object.entries(headers).flat()
+}
+
+async function bytesOf(body: RequestBody): Promise<Uint8Array> {
+  if (body === null) return new Uint8Array(0)
+  if (body instanceof Uint8Array) return body
+  const chunks: number[] = []
+  for await (const chunk of body.open()) chunks.push(...chunk)
+  return Uint8Array.from(chunks)
+}
