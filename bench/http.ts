@@ -3,7 +3,7 @@ import { type Child, Children } from './children.ts'
 import type { FetchClient, FetchRound, FetchRoundResult } from './fetch-child.ts'
 import { Load } from './load.ts'
 import { type Profiled, profiling, summarize } from './profile.ts'
-import { interleave, ratioOf, type Spread, spreadOf } from './rounds.ts'
+import { interleave, quietOf, ratioOf, type Spread, spreadOf } from './rounds.ts'
 import { integer, ratio, row, table } from './table.ts'
 
 export interface HttpOptions {
@@ -123,11 +123,18 @@ async function print(subjects: Subjects, base: string, { seconds, rounds }: Http
       name,
       ...columns(spreadOf(rates[i]!), ratioOf(rates[i]!, rates[at]!), integer),
       ...columns(spreadOf(costs[i]!), ratioOf(costs[at]!, costs[i]!), (us) => us.toFixed(1)),
+      ratio(quietOf(costs[at]!) / quietOf(costs[i]!)),
       integer(failed),
     ]
   })
-  table(['', 'req/s', 'min..max', 'ratio', 'min..max', 'CPU us/req', 'min..max', 'ratio*', 'min..max', 'failed'], rows)
-  console.log('  * CPU time of the base over its own: the same ratio if the measured process had a core to itself')
+  table(
+    ['', 'req/s', 'min..max', 'ratio', 'min..max', 'CPU us/req', 'min..max', 'ratio*', 'min..max', 'quiet*', 'failed'],
+    rows,
+  )
+  console.log(
+    '  * CPU time per request, the base over its own: what the ratio would be on a core of its own, round by round; quiet: of',
+  )
+  console.log('    the lower quartiles, which other work on the machine disturbs least')
   return totals
 }
 

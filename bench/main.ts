@@ -1,9 +1,9 @@
-// npm run bench -- [--only picks|fetch|proxy] [--seconds 1] [--rounds 7] [--profile FOLDER]
+// npm run bench -- [--only picks|fetch|proxy] [--seconds 1] [--rounds 9] [--profile FOLDER]
 // Prints; never fails because something is slow. With --profile it also prints where the CPU time went.
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
 import { benchFetch, benchProxy, type HttpOptions } from './http.ts'
 import { benchPicks } from './picks.ts'
@@ -12,7 +12,7 @@ const { values } = parseArgs({
   options: {
     only: { type: 'string' },
     seconds: { type: 'string', default: '1' },
-    rounds: { type: 'string', default: '7' },
+    rounds: { type: 'string', default: '9' },
     profile: { type: 'string' },
   },
 })
@@ -42,6 +42,7 @@ console.log(
   `node ${process.version} (its own undici ${process.versions.undici}), undici ${undici.version}, ${availableParallelism()} cores`,
 )
 console.log(`thinnest.ts sha256 ${thinnest}`)
+console.log(`load average before: ${loadavg()[0]!.toFixed(2)} (well above 0: something else is running too)`)
 if (availableParallelism() < 4)
   console.log('upstreams, load and the measured process share these cores: read the ratios, not the rates')
 

@@ -23,16 +23,17 @@ export interface PickResult {
   readonly strategy: PickSubject
   readonly backends: number
   readonly picks: number
-  /** ns per pick, and of the bare read, each in a loop of its own: V8 may inline either. Medians of interleaved rounds. */
+  /** ns per pick and per bare pick, like for like: both are pickers behind a call that V8 cannot inline. Medians of rounds. */
   readonly ns: number
   readonly bareNs: number
   /** ns / bareNs, round by round. */
   readonly ratio: number
   readonly nsSpread: Spread
   readonly ratioSpread: Spread
-  /** Both as pickers behind one call that V8 cannot inline. */
-  readonly calledNs: number
-  readonly calledRatio: number
+  /** The same with the bare read written into its loop, and a loop of its own for the picker, so that V8 may inline it. */
+  readonly inlineNs: number
+  readonly inlineBareNs: number
+  readonly inlineRatio: number
   /** Garbage collections in `picks` picks. */
   readonly gcs: number
   /** The same for whole `Pool.pick` calls: clock, picker and admission. */
@@ -63,13 +64,13 @@ export async function measurePicks(
   weighted = false,
 ): Promise<PickResult> {
   const { pool, picker, call } = poolOf(SUBJECTS[strategy](), backends, weighted)
-  const list = pool.members.eligible
+  const list = [...pool.members.eligible] // a plain array: V8 reads frozen ones several ns slower
   const bare = bareOf(list)
   const loops = [
-    () => runPicker(picker, call, ROUND_PICKS),
-    () => runBare(list, ROUND_PICKS),
     () => runCalled(picker, call, ROUND_PICKS),
     () => runCalled(bare, call, ROUND_PICKS),
+    () => runPicker(picker, call, ROUND_PICKS),
+    () => runBare(list, ROUND_PICKS),
     () => runPool(pool, call, ROUND_PICKS),
   ]
   await interleave(loops, WARM_UP)
@@ -77,7 +78,7 @@ export async function measurePicks(
     loops.map((loop) => () => nsPerPick(loop)),
     ROUNDS,
   )
-  const [own, base, called, calledBare, whole] = measured as [number[], number[], number[], number[], number[]]
+  const [own, base, inline, inlineBase, whole] = measured as [number[], number[], number[], number[], number[]]
   const nsSpread = spreadOf(own)
   const ratioSpread = ratioOf(own, base)
   const result: PickResult = {
@@ -89,8 +90,9 @@ export async function measurePicks(
     ratio: ratioSpread.median,
     nsSpread,
     ratioSpread,
-    calledNs: spreadOf(called).median,
-    calledRatio: ratioOf(called, calledBare).median,
+    inlineNs: spreadOf(inline).median,
+    inlineBareNs: spreadOf(inlineBase).median,
+    inlineRatio: ratioOf(inline, inlineBase).median,
     gcs: await countGcs(() => runPicker(picker, call, picks)),
     poolNs: spreadOf(whole).median,
     poolGcs: await countGcs(() => runPool(pool, call, picks)),
@@ -128,12 +130,13 @@ function poolOf(
     url: `http://10.0.${i >> 8}.${i & 255}:8080`,
     weight: weighted ? 1 + (i % 4) : 1,
   }))
-  const pool = new Pool('bench', parts, endpoints, host)
+  const pool = new Pool('bench', host)
+  pool.prepare(parts, endpoints).commit()
   for (const record of pool.records) {
     record.inflight = random(8)
     for (let i = 0; i < 10; i++) record.latency.observe(1 + random(50_000) / 1000, clock.now())
   }
-  return { pool, picker, call: new LiveCall('bench', 'GET', {}, 0, clock.now()) }
+  return { pool, picker, call: new LiveCall('GET', {}, clock.now()).route('bench', 0) }
 }
 
 /** The least picker: one xorshift32 (Marsaglia) and one array read. */

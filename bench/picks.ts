@@ -24,7 +24,7 @@ export async function benchPicks(): Promise<void> {
       'bare ns',
       'ratio',
       'min..max',
-      'called ns',
+      'inline ns',
       'ratio',
       'GCs',
       'pool ns',
@@ -32,7 +32,10 @@ export async function benchPicks(): Promise<void> {
     ],
     rows,
   )
-  console.log('  called = both behind one call that is not inlined; pool = all of Pool.pick: clock, picker, admission')
+  console.log(
+    '  ratio: both are pickers behind the same call; inline: the bare read is written into its loop, without any call',
+  )
+  console.log('  pool: all of Pool.pick, that is clock, picker and admission; garbage: proof that collections are seen')
 }
 
 async function measure(strategy: PickSubject, backends: number): Promise<PickResult> {
@@ -48,8 +51,8 @@ function cells(it: PickResult): string[] {
     ...row(it.nsSpread, (ns) => ns.toFixed(1)),
     it.bareNs.toFixed(1),
     ...row(it.ratioSpread, ratio),
-    it.calledNs.toFixed(1),
-    it.calledRatio.toFixed(2),
+    it.inlineNs.toFixed(1),
+    it.inlineRatio.toFixed(2),
     integer(it.gcs),
     it.poolNs.toFixed(0),
     integer(it.poolGcs),

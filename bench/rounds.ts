@@ -12,6 +12,11 @@ export function spreadOf(values: readonly number[]): Spread {
   return { median: median || NaN, min: sorted[0] ?? NaN, max: sorted.at(-1) ?? NaN }
 }
 
+/** The lower quartile: what it costs while the machine is quiet. */
+export function quietOf(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[Math.floor((values.length - 1) / 4)] ?? NaN
+}
+
 /** Round by round quotients: what happens to the machine meanwhile happens to both. */
 export function ratioOf(values: readonly number[], base: readonly number[]): Spread {
   return spreadOf(values.map((value, round) => value / base[round]!))

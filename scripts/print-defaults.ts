@@ -1,27 +1,37 @@
 // npm run docs: prints docs/defaults.md from src/config/defaults.ts, so that the page cannot be wrong.
 import { writeFileSync } from 'node:fs'
-import { DEFAULT_ROWS, DEFAULTS } from '../src/config/defaults.ts'
+import { ACTIVE_DEFAULTS, ACTIVE_ROWS, DEFAULT_ROWS, DEFAULTS, type DefaultRow } from '../src/config/defaults.ts'
 
 /** The whole page. */
 export function defaultsPage(): string {
-  const rows = DEFAULT_ROWS.map(({ path, unit, meaning, reason }) => {
-    return `| \`${path}\` | ${shown(valueAt(path))} | ${unit} | ${meaning} | ${reason} |`
-  })
+  const all = { ...DEFAULTS, health: { ...DEFAULTS.health, active: ACTIVE_DEFAULTS } }
   return [
     '# Defaults',
     '',
     'Printed from `src/config/defaults.ts` by `npm run docs`; do not edit. Each of these can be said for the balancer and',
     'for each pool; a pool’s word wins over the balancer’s, and that over the default, setting by setting.',
     '',
-    '| setting | default | unit | meaning | why |',
-    '| --- | --- | --- | --- | --- |',
-    ...rows,
+    ...table(DEFAULT_ROWS, DEFAULTS),
+    '',
+    'Once `health.active` is given, even as `{}`:',
+    '',
+    ...table(ACTIVE_ROWS, all),
     '',
   ].join('\n')
 }
 
-function valueAt(path: string): unknown {
-  return path.split('.').reduce<unknown>((value, key) => (value as Record<string, unknown>)[key], DEFAULTS)
+function table(rows: readonly DefaultRow[], defaults: object): readonly string[] {
+  return [
+    '| setting | default | unit | meaning | why |',
+    '| --- | --- | --- | --- | --- |',
+    ...rows.map(({ path, unit, meaning, reason }) => {
+      return `| \`${path}\` | ${shown(valueAt(path, defaults))} | ${unit} | ${meaning} | ${reason} |`
+    }),
+  ]
+}
+
+function valueAt(path: string, defaults: object): unknown {
+  return path.split('.').reduce<unknown>((value, key) => (value as Record<string, unknown>)[key], defaults)
 }
 
 function shown(value: unknown): string {

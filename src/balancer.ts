@@ -1,65 +1,30 @@
-import type { BackendTotals } from './core/backend.ts'
-import { type CallOptions, type FaceHost, LiveCall, type Sending } from './core/call.ts'
-import type {
-  BalancerRequest,
-  BalancerResponse,
-  CallHandler,
-  Clock,
-  Endpoint,
-  Random,
-  Transport,
-} from './core/contracts.ts'
+import type { BackendRecord } from './core/backend.ts'
+import { type CallOptions, type FaceHost, LiveCall, type Route, type Sending } from './core/call.ts'
+import type { BalancerRequest, BalancerResponse, Clock, Endpoint, Random, Transport } from './core/contracts.ts'
 import { Deadlines } from './core/deadlines.ts'
 import { BalancerError } from './core/errors.ts'
+import { callOf, type Explanation, explain } from './core/explain.ts'
+import { Lease } from './core/lease.ts'
 import type { BalancerOptions } from './core/options.ts'
-import { Pool, type PoolHost, type PoolParts, type PoolTotals } from './core/pool.ts'
+import { Pool, type PoolHost, type PoolParts } from './core/pool.ts'
+import { type BalancerStats, statsOf } from './core/stats.ts'
 import { type BalancerEvents, Events } from './events.ts'
 
 /** A configuration turned into parts. Whoever makes it hands back the same objects for what did not change. */
 export interface BalancerPlan {
   readonly name: string
   readonly origins: readonly string[] | undefined
-  readonly pools: readonly {
-    readonly name: string
-    readonly endpoints: readonly Endpoint[]
-    readonly parts: PoolParts
-    readonly totalMs: number
-    readonly bufferBytes: number
-  }[]
+  readonly route: Route | undefined
+  readonly pools: readonly PoolPlan[]
 }
 
-export interface BackendStats {
-  readonly id: string
-  readonly url: string
-  readonly weight: number
-  readonly state: 'up' | 'blocked' | 'drained'
-  /** Why it gets no traffic; empty when it does. */
-  readonly reasons: readonly string[]
-  readonly inflight: number
-  readonly requests: number
-  readonly failures: number
-  readonly classes: BackendTotals['classes']
-  /** Time to the head of good answers in the last minute, ms, within 1 %; NaN without any. */
-  readonly p50Ms: number
-  readonly p99Ms: number
-  /** Decayed peak EWMA, ms; NaN before the first answer. */
-  readonly ewmaMs: number
-}
-
-export interface PoolStats extends PoolTotals {
-  readonly strategy: string
-  readonly transport: string
-  readonly inflight: number
-  /** Soft reasons are ignored for now: too few backends are healthy. */
-  readonly panic: boolean
-  /** Repeats the retry budget would allow now. */
-  readonly budgetLeft: number
-  readonly backends: readonly BackendStats[]
-}
-
-export interface BalancerStats {
+export interface PoolPlan {
   readonly name: string
-  readonly pools: Readonly<Record<string, PoolStats>>
+  readonly endpoints: readonly Endpoint[]
+  readonly parts: PoolParts
+  readonly totalMs: number
+  readonly leaseMs: number
+  readonly bufferBytes: number
 }
 
 export interface CloseOptions {
@@ -67,26 +32,37 @@ export interface CloseOptions {
   readonly drainMs?: number
 }
 
+/** What `acquire` takes of the options of a call. */
+export type AcquireOptions = Pick<CallOptions, 'pool' | 'key' | 'tags' | 'prefer' | 'timeoutMs'>
+
+const NO_REQUEST: BalancerRequest = { method: 'ACQUIRE', path: '/', headers: [], body: null }
+
 /** Owns the pools, their lifecycle and what they share. Made by `createBalancer`. */
-export class Balancer<Fetch = unknown> {
+export class Balancer<Fetch, Request> {
   readonly #clock: Clock
   readonly #deadlines: Deadlines
   readonly #events = new Events()
   readonly #host: PoolHost
   readonly #planOf: (options: BalancerOptions) => BalancerPlan
   readonly #calls = new Set<LiveCall>()
-  readonly #pools = new Map<string, Pool>()
+  readonly #errors = new WeakMap<object, LiveCall>()
+  #pools: ReadonlyMap<string, Pool> = new Map()
   #plan: BalancerPlan
   #closing: Promise<void> | undefined
   #drained: (() => void) | undefined
+  #endWaits: () => void = () => {}
+  /** Rejects when the balancer is closed. */
+  readonly #closed: Promise<never>
   /** A drop-in `fetch` over the pool's backends; bound, so it may be passed around. */
   readonly fetch: Fetch
+  /** The faster face: status, headers and body without the platform's objects; bound. */
+  readonly request: Request
 
   constructor(
     options: BalancerOptions,
     shared: { readonly clock: Clock; readonly random: Random },
     planOf: (options: BalancerOptions) => BalancerPlan,
-    fetch: (host: FaceHost) => Fetch,
+    faces: (host: FaceHost) => { readonly fetch: Fetch; readonly request: Request },
   ) {
     this.#clock = shared.clock
     this.#deadlines = new Deadlines(shared.clock)
@@ -98,22 +74,28 @@ export class Balancer<Fetch = unknown> {
       emit: (event, ...details) => this.#events.tell(event, details),
       over: (call) => this.#over(call),
     }
+    this.#closed = new Promise((_, reject) => {
+      this.#endWaits = () => reject(closed(this.name))
+    })
+    this.#closed.catch(() => {}) // nobody may be waiting
     this.#plan = planOf(options)
     this.#apply(this.#plan)
-    this.fetch = fetch({
-      send: (request, callOptions) => this.send(request, callOptions),
-      bufferBytes: (pool) => this.#planned(pool).bufferBytes,
+    const { fetch, request } = faces({
+      send: (outgoing, callOptions) => this.send(outgoing, callOptions),
+      bufferBytes: (pool) => this.#bufferBytes(pool),
       checkOrigin: (origin) => this.#checkOrigin(origin),
     })
+    this.fetch = fetch
+    this.request = request
   }
 
   get name(): string {
     return this.#plan.name
   }
 
-  /** Resolves when the balancer can be relied on; rejects once it is closed. */
+  /** Resolves when every active check has a verdict on every backend (at once without checks); rejects on close. */
   async ready(): Promise<void> {
-    if (this.#closing !== undefined) throw closed(this.name)
+    await Promise.race([this.#closed, Promise.all([...this.#pools.values()].map((pool) => pool.ready()))])
   }
 
   /**
@@ -121,54 +103,85 @@ export class Balancer<Fetch = unknown> {
    * read to its end, discarded or cancelled, or when `response` rejects. `call.cancel(reason)` ends it at any time.
    */
   send(request: BalancerRequest, options: CallOptions = {}): Sending {
-    const planned = this.#planned(options.pool)
-    const pool = this.#pools.get(planned.name)!
-    const call = new LiveCall(planned.name, request.method, options, planned.totalMs, this.#clock.now())
+    const { route } = this.#plan
+    const name = options.pool === undefined && route !== undefined ? route(request) : options.pool
+    const call = new LiveCall(request.method, options, this.#clock.now())
     if (this.#closing !== undefined) {
       call.over()
       return { call, response: Promise.reject(closed(this.name)) }
     }
+    if (typeof name === 'object') {
+      this.#calls.add(call)
+      return { call, response: this.#runLater(call, request, options, name) }
+    }
+    const plan = this.#planned(name)
     this.#calls.add(call)
+    return { call, response: this.#run(call, request, options, plan) }
+  }
+
+  /**
+   * Lends one backend for any other protocol, at once. Throws NO_BACKEND when nobody can be had. A lease that is not ended
+   * within `timeoutMs` (default `timeouts.leaseMs`; 0 = never) is cancelled, with a `warning` event.
+   */
+  acquire(options: AcquireOptions = {}): Lease {
+    if (this.#closing !== undefined) throw closed(this.name)
+    const plan = this.#planned(options.pool)
+    const call = new LiveCall(NO_REQUEST.method, options, this.#clock.now()).route(plan.name, 0)
+    const pool = this.#pools.get(plan.name)!
     pool.totals.calls++
-    return { call, response: this.#run(call, request, pool, pool.handle) }
+    try {
+      const attempt = pool.lend(call, NO_REQUEST)
+      this.#calls.add(call)
+      call.onCancel(() => attempt.settle('cancelled', undefined))
+      pool.answered(call)
+      const timeoutMs = options.timeoutMs ?? plan.leaseMs
+      return new Lease(attempt, timeoutMs, this.#deadlines, () => {
+        const message = `a lease on backend ${attempt.backend.id} was not ended within ${timeoutMs} ms`
+        this.#events.tell('warning', [new BalancerError('TIMEOUT', message, { backend: attempt.backend.id })])
+      })
+    } catch (error) {
+      pool.totals.failed++
+      throw error
+    }
   }
 
   /** Numbers of this moment, plain data. */
   stats(): BalancerStats {
-    const nowMs = this.#clock.now()
-    const pools: Record<string, PoolStats> = {}
-    for (const [name, pool] of this.#pools) {
-      pools[name] = {
-        ...pool.totals,
-        strategy: pool.strategy,
-        transport: pool.transport.name,
-        inflight: pool.inflight,
-        panic: pool.panic,
-        budgetLeft: pool.budget.left(),
-        backends: pool.records.map((record) => ({
-          id: record.id,
-          url: record.endpoint.url,
-          weight: record.weight,
-          state: record.reasons.size > 0 ? 'blocked' : record.weight > 0 ? 'up' : 'drained',
-          reasons: record.describe(nowMs),
-          inflight: record.inflight,
-          requests: record.totals.requests,
-          failures: record.totals.failures,
-          classes: { ...record.totals.classes },
-          p50Ms: record.quantiles.read(0.5, nowMs),
-          p99Ms: record.quantiles.read(0.99, nowMs),
-          ewmaMs: record.latency.read(nowMs),
-        })),
-      }
-    }
-    return { name: this.name, pools }
+    return { name: this.name, pools: Object.fromEntries([...this.#pools].map(([name, pool]) => [name, statsOf(pool)])) }
   }
 
-  /** The whole new configuration. A wrong one throws and changes nothing; calls under way finish where they are. */
+  /**
+   * What happened to one call: hand over its Response or answer, the error it ended with, or the `http.ServerResponse` the proxy
+   * wrote. Undefined for what this balancer knows nothing of.
+   */
+  explain(subject: unknown): Explanation | undefined {
+    const call = callOf(subject, this.#errors)
+    return call === undefined ? undefined : explain(call, this.#clock.now())
+  }
+
+  /** The whole new configuration, in one step. A wrong one rejects and changes nothing; calls under way finish where they are. */
   async update(options: BalancerOptions): Promise<void> {
     if (this.#closing !== undefined) throw closed(this.name)
-    this.#plan = this.#planOf(options)
-    this.#apply(this.#plan)
+    const plan = this.#planOf(options)
+    this.#apply(plan)
+    this.#plan = plan
+  }
+
+  /** No new requests for this backend, in every pool that has it; resolves when nothing is in flight on it. */
+  async drain(id: string): Promise<void> {
+    const found = this.#named(id)
+    for (const { pool, record } of found) pool.block(record, { by: 'drain', hard: true })
+    await Promise.all(found.map(({ record }) => new Promise<void>((resolve) => record.whenIdle(resolve))))
+  }
+
+  /** As `drain`, but for an operator's own reasons, and without waiting. */
+  disable(id: string): void {
+    for (const { pool, record } of this.#named(id)) pool.block(record, { by: 'operator', hard: true })
+  }
+
+  /** Takes `drain` and `disable` back. */
+  enable(id: string): void {
+    for (const { pool, record } of this.#named(id)) for (const by of ['drain', 'operator']) pool.unblock(record, by)
   }
 
   /** Takes no more calls, lets those under way finish for `drainMs`, cancels the rest, closes every connection. */
@@ -196,14 +209,42 @@ export class Balancer<Fetch = unknown> {
     return this
   }
 
-  async #run(call: LiveCall, request: BalancerRequest, pool: Pool, handle: CallHandler): Promise<BalancerResponse> {
+  /** A route that has to be waited for. */
+  async #runLater(
+    call: LiveCall,
+    request: BalancerRequest,
+    options: CallOptions,
+    name: Promise<string>,
+  ): Promise<BalancerResponse> {
+    let plan: PoolPlan
     try {
-      const response = await handle(call, request)
+      const canceled = new Promise<never>((_, reject) => call.onCancel(reject))
+      plan = this.#planned(await Promise.race([name, canceled]))
+    } catch (error) {
+      call.answered = true
+      this.#over(call)
+      throw error
+    }
+    return this.#run(call, request, options, plan)
+  }
+
+  async #run(
+    call: LiveCall,
+    request: BalancerRequest,
+    options: CallOptions,
+    plan: PoolPlan,
+  ): Promise<BalancerResponse> {
+    const pool = this.#pools.get(plan.name)!
+    pool.totals.calls++
+    call.route(plan.name, options.timeoutMs ?? plan.totalMs)
+    try {
+      const response = await pool.handle(call, request)
       pool.answered(call)
       return response
     } catch (error) {
       if (call.canceled && !(error instanceof BalancerError)) pool.totals.aborted++
       else pool.totals.failed++
+      if (typeof error === 'object' && error !== null) this.#errors.set(error, call)
       pool.answered(call)
       throw error
     }
@@ -215,27 +256,51 @@ export class Balancer<Fetch = unknown> {
     if (this.#calls.size === 0) this.#drained?.()
   }
 
+  /** All of it, or nothing: whatever may throw is done before the first pool changes. */
   #apply(plan: BalancerPlan): void {
-    const old = new Map(this.#pools)
-    this.#pools.clear()
-    for (const { name, parts, endpoints } of plan.pools) {
-      const pool = old.get(name)
-      old.delete(name)
-      pool?.reconfigure(parts, endpoints)
-      this.#pools.set(name, pool ?? new Pool(name, parts, endpoints, this.#host))
+    const pools = new Map<string, Pool>()
+    const prepared: ReturnType<Pool['prepare']>[] = []
+    try {
+      for (const { name, parts, endpoints } of plan.pools) {
+        const pool = this.#pools.get(name) ?? new Pool(name, this.#host)
+        pools.set(name, pool)
+        prepared.push(pool.prepare(parts, endpoints))
+      }
+    } catch (error) {
+      for (const { abandon } of prepared) abandon()
+      throw error
     }
-    for (const pool of old.values()) {
+    const gone = [...this.#pools.values()].filter((pool) => !pools.has(pool.name))
+    this.#pools = pools
+    for (const { commit } of prepared) commit()
+    for (const pool of gone) {
       pool.apply([])
       pool.close()
     }
   }
 
-  #planned(name: string | undefined): BalancerPlan['pools'][number] {
+  #planned(name: string | undefined): PoolPlan {
     const { pools } = this.#plan
     const found = name === undefined ? pools[0] : pools.find((pool) => pool.name === name)
     if (found !== undefined) return found
     const known = pools.map((pool) => pool.name).join(', ')
     throw new BalancerError('CONFIG', `no pool is named ${JSON.stringify(name)}; there are: ${known}`)
+  }
+
+  #named(id: string): readonly { readonly pool: Pool; readonly record: BackendRecord }[] {
+    const found = [...this.#pools.values()].flatMap((pool) =>
+      pool.records.filter((record) => record.id === id).map((record) => ({ pool, record })),
+    )
+    if (found.length > 0) return found
+    const known = [...this.#pools.values()].flatMap((pool) => pool.records.map((record) => record.id))
+    throw new BalancerError('CONFIG', `no backend is named ${JSON.stringify(id)}; there are: ${known.join(', ')}`)
+  }
+
+  /** Before a route has spoken the body is kept as for the most generous pool. */
+  #bufferBytes(pool: string | undefined): number {
+    const { pools, route } = this.#plan
+    if (pool === undefined && route !== undefined) return Math.max(...pools.map(({ bufferBytes }) => bufferBytes))
+    return this.#planned(pool).bufferBytes
   }
 
   #checkOrigin(origin: string): void {
@@ -245,6 +310,7 @@ export class Balancer<Fetch = unknown> {
   }
 
   async #close(drainMs: number): Promise<void> {
+    this.#endWaits()
     if (this.#calls.size > 0 && drainMs > 0) {
       await new Promise<void>((resolve) => {
         const stop = this.#clock.after(drainMs, resolve)

@@ -1,11 +1,5 @@
-export {
-  type BackendStats,
-  Balancer,
-  type BalancerStats,
-  type CloseOptions,
-  type PoolStats,
-} from './balancer.ts'
-export type { CallOptions, FaceHost, Sending } from './core/call.ts'
+export type { AcquireOptions, CloseOptions } from './balancer.ts'
+export type { CallOptions, FaceHost, Route, Sending } from './core/call.ts'
 export type {
   Attempt,
   AttemptHandler,
@@ -27,6 +21,7 @@ export type {
   Policy,
   PoolControl,
   Prefer,
+  Probe,
   Random,
   RawHeaders,
   Reason,
@@ -42,7 +37,10 @@ export type {
   Watcher,
 } from './core/contracts.ts'
 export { BalancerError, type BalancerErrorCode, type BalancerErrorDetails, type ConfigIssue } from './core/errors.ts'
+export type { ExplainedAttempt, Explanation } from './core/explain.ts'
+export type { Lease } from './core/lease.ts'
 export type {
+  ActiveHealthOptions,
   BalancerOptions,
   EndpointOptions,
   HealthOptions,
@@ -55,10 +53,23 @@ export type {
   UndiciOptions,
 } from './core/options.ts'
 export type { Outcome, OutcomeClass } from './core/outcome.ts'
-export { createBalancer } from './create-balancer.ts'
+export type { BackendStats, BalancerStats, PoolStats } from './core/stats.ts'
+export { createBalancer, type EvenkeelBalancer as Balancer } from './create-balancer.ts'
 export type { BalancerEvents } from './events.ts'
 export type { BalancerFetch, BalancerFetchInit } from './faces/fetch.ts'
+export type { Answer, AnswerBody, HeaderRecord, RequestFace, RequestOptions } from './faces/request.ts'
+export { httpProbe, tcpProbe } from './health/probes.ts'
+export { least } from './strategies/least.ts'
 export { p2c } from './strategies/p2c.ts'
 export { byInflight, byPeakEwma } from './strategies/prefer.ts'
+export { random, weightedRandom } from './strategies/random.ts'
 export { roundRobin } from './strategies/round-robin.ts'
+export { weightedRoundRobin } from './strategies/weighted-round-robin.ts'
+export {
+  type MemoryAnswer,
+  type MemoryBackend,
+  type MemoryRequest,
+  type MemoryTransport,
+  memory,
+} from './transports/memory.ts'
 export { type UndiciTransportOptions, undici } from './transports/undici.ts'

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { getEventListeners, once } from 'node:events'
 import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
-import { type Balancer, type BalancerFetch, type BalancerFetchInit, createBalancer, undici } from 'evenkeel'
+import { type Balancer, type BalancerFetchInit, createBalancer, undici } from 'evenkeel'
 import { createProxy } from 'evenkeel/node'
 import { afterEach, describe, test } from 'vitest'
 import { blackHole, type RawConnection, type RawServer, rawServer } from '../src/testing/raw-server.ts'
@@ -19,7 +19,7 @@ afterEach(async () => {
 })
 
 interface Scene {
-  readonly balancer: Balancer<BalancerFetch>
+  readonly balancer: Balancer
   readonly clock: ReturnType<typeof countingClock>
 }
 

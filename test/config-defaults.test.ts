@@ -117,6 +117,7 @@ describe('a pool', () => {
     expect(settingsOf({ backends: [A], health: { passive: false } }).health).toEqual({
       passive: false,
       panicBelow: 0.5,
+      active: false,
     })
   })
 

@@ -152,9 +152,9 @@ describe('settings', () => {
   const MOST = 2 ** 31 - 1
   const part = { name: 'x', start: verb, send: verb, wrap: verb, scope: 'pool' }
   const rows: readonly Row[] = [
-    [{ strategy: 'p3c' }, 'strategy', '"p2c", "round-robin", "peak-ewma"', '"p3c"'],
-    [{ strategy: 'round_robin' }, 'strategy', '"round-robin", "p2c"', '"round_robin"'],
-    [{ strategy: 'sticky' }, 'strategy', '"round-robin", "p2c", "peak-ewma"', '"sticky"'],
+    [{ strategy: 'p3c' }, 'strategy', '"p2c", "peak-ewma", "least", "round-robin"', '"p3c"'],
+    [{ strategy: 'round_robin' }, 'strategy', '"round-robin", "peak-ewma"', '"round_robin"'],
+    [{ strategy: 'sticky' }, 'strategy', '"peak-ewma", "p2c", "least"', '"sticky"'],
     [{ strategy: verb }, 'strategy', 'an object with name and start', 'a function'],
     [{ strategy: { name: 'x' } }, 'strategy.start', 'a function', 'undefined'],
     [{ strategy: { name: '', start: verb } }, 'strategy.name', 'not empty', '""'],

@@ -1,3 +1,4 @@
+// Long, because it is one list: everything the fetch face promises, in the order a caller meets it.
 import assert from 'node:assert/strict'
 import { randomFillSync } from 'node:crypto'
 import { getEventListeners, once } from 'node:events'
@@ -41,7 +42,7 @@ const encoder = new TextEncoder()
 const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString()
 
 /** `fetch` over a backend that answers every request with these bytes. */
-async function answering(bytes: string, options?: Parameters<typeof balance>[1]): Promise<Balancer<BalancerFetch>> {
+async function answering(bytes: string, options?: Parameters<typeof balance>[1]): Promise<Balancer> {
   return balance([await rawUpstream(says(bytes))], options)
 }
 
@@ -658,7 +659,7 @@ describe('a streamed answer', () => {
     setFlagsFromString('--expose-gc')
     const collect = runInNewContext('gc') as () => void
     /** Collects until no more than so many are in flight. */
-    async function collected(balancer: Balancer<BalancerFetch>, left: number): Promise<void> {
+    async function collected(balancer: Balancer, left: number): Promise<void> {
       for (let i = 0; i < 50 && inflight(balancer) > left; i++) {
         collect()
         await new Promise(setImmediate)

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { type Attempt, type Balancer, type BalancerFetch, type BalancerOptions, createBalancer } from 'evenkeel'
+import { type Attempt, type Balancer, type BalancerOptions, createBalancer } from 'evenkeel'
 import { createProxy } from 'evenkeel/node'
 import { Pool } from 'undici'
 import { afterEach, describe, expect, test } from 'vitest'
@@ -36,12 +36,12 @@ async function ending(response: Promise<{ bytes: () => Promise<number> }>): Prom
   }
 }
 
-function throughFetch(balancer: Balancer<BalancerFetch>): Client {
+function throughFetch(balancer: Balancer): Client {
   return () =>
     ending(balancer.fetch('/').then((response) => ({ bytes: async () => (await response.arrayBuffer()).byteLength })))
 }
 
-async function throughProxy(balancer: Balancer<BalancerFetch>): Promise<Client> {
+async function throughProxy(balancer: Balancer): Promise<Client> {
   const server = http.createServer(createProxy(balancer)).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const client = new Pool(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, { connections: INFLIGHT })
@@ -61,7 +61,7 @@ async function throughProxy(balancer: Balancer<BalancerFetch>): Promise<Client> 
 interface Story {
   readonly endings: Record<Ending, number>
   readonly attempts: readonly Attempt[]
-  readonly balancer: Balancer<BalancerFetch>
+  readonly balancer: Balancer
   readonly client: Client
   readonly killed: BackendProcess
 }
@@ -93,7 +93,7 @@ async function tell(mode: AnswerMode, face: 'fetch' | 'proxy', options: Partial<
   return { endings, attempts, balancer, client, killed }
 }
 
-function okOf(balancer: Balancer<BalancerFetch>, { url }: BackendProcess): number {
+function okOf(balancer: Balancer, { url }: BackendProcess): number {
   return balancer.stats().pools.default!.backends.find((backend) => backend.url === url)!.classes.ok ?? 0
 }
 

@@ -5,12 +5,12 @@ import {
   type BodyControl,
   createBalancer,
   type Gate,
+  type Sending,
   type Watcher,
 } from 'evenkeel'
 import { manualClock, seededRandom } from 'evenkeel/testing'
 import fc from 'fast-check'
 import { test } from 'vitest'
-import type { Sending } from '../src/balancer.ts'
 import { puppet } from './support/puppet.ts'
 
 const RUNS = 2_500

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { CallOptions, FaceHost, Sending } from '../core/call.ts'
+import { CALL, type CallOptions, type FaceHost, type Sending } from '../core/call.ts'
 import type { BalancerResponse, BodyControl, BodySink, RawHeaders, RequestBody } from '../core/contracts.ts'
 import { BalancerError, type BalancerErrorCode } from '../core/errors.ts'
 import { ReplayBody } from '../core/replay.ts'
@@ -50,6 +50,7 @@ const KEPT = new Set([
 ])
 /** Set by this proxy: a client's own copies are not passed on. */
 const OURS = new Set([
+  'forwarded',
   'host',
   'via',
   'x-forwarded-for',
@@ -88,6 +89,8 @@ export function createProxy(balancer: Pick<FaceHost, 'send'>, options: ProxyOpti
     const given = request.headers['x-request-id']
     const id = typeof given === 'string' && REQUEST_ID.test(given) ? given : newId()
     const refuse = (error: unknown): void => answerError(error, id, response)
+    // About the server as a whole: undici cannot send it, and behind a base path it would be another path.
+    if (path === '*' && method === 'OPTIONS') return void response.writeHead(204).end()
     try {
       checkTarget(path, method)
     } catch {
@@ -102,7 +105,13 @@ export function createProxy(balancer: Pick<FaceHost, 'send'>, options: ProxyOpti
       return refuse(error)
     }
     const { call } = sending
-    if (body !== null) call.onEnd(() => (body as ReplayBody).close())
+    ;(response as { [CALL]?: unknown })[CALL] = call // for balancer.explain(response)
+    if (body !== null) {
+      call.onEnd(() => (body as ReplayBody).close())
+      response.on('finish', () => {
+        if (!request.complete) drain(request)
+      })
+    }
     response.on('close', () => {
       if (!response.writableFinished) call.cancel(new Error('the client closed its connection'))
     })
@@ -120,7 +129,7 @@ function relay(
 ): void {
   if (response.destroyed) return answer.body.consume(new Relay(response)).cancel(new Error('the client is gone'))
   try {
-    response.writeHead(answer.status, responseHeaders(answer.headers, id, via, request))
+    response.writeHead(answer.status, responseHeaders(answer, id, via, request))
   } catch {
     answer.body.discard()
     return answerProblem(502, 'Bad Gateway', 'PROTOCOL', id, undefined, response)
@@ -172,6 +181,9 @@ class Relay implements BodySink {
   /** Cut off is never a clean end: the client's connection is broken too. */
   fail(): void {
     this.#over = true
+    const { req, socket } = this.#response
+    // To HTTP/1.0 the end of the connection is the end of a body without a length: only a reset says otherwise.
+    if (req.httpVersionMinor === 0 && socket !== null && !('encrypted' in socket)) socket.resetAndDestroy()
     this.#response.destroy()
   }
 }
@@ -183,6 +195,15 @@ function bodyOf(request: IncomingMessage, bufferBytes: number): RequestBody & (R
   const known = length === undefined ? undefined : Number(length)
   // The request outlives the iteration: a client that gets an answer early keeps its connection.
   return new ReplayBody(request.iterator({ destroyOnReturn: false }), known, bufferBytes)
+}
+
+/** An answer came before the upload's end. A little of the rest is taken in, so that the connection lives; with more it ends. */
+function drain(request: IncomingMessage): void {
+  let left = 1_048_576
+  request.on('data', (chunk: Buffer) => {
+    left -= chunk.length
+    if (left < 0) request.socket.destroy()
+  })
 }
 
 /** Unique ids at the price of a counter: a random prefix per proxy. */
@@ -219,17 +240,24 @@ function requestHeaders(request: IncomingMessage, id: string, via: string, body:
   return out
 }
 
-function responseHeaders(headers: RawHeaders, id: string, via: string, request: IncomingMessage): string[] {
+function responseHeaders(
+  { status, headers }: BalancerResponse,
+  id: string,
+  via: string,
+  request: IncomingMessage,
+): string[] {
   const out: string[] = []
-  let nominated: ReadonlySet<string> | undefined
+  let connection: string | undefined
   for (let i = 0; i < headers.length; i += 2) {
     if (headers[i]!.length === 10 && text(headers[i]!).toLowerCase() === 'connection') {
-      nominated = nominations(text(headers[i + 1]!)) ?? nominated
+      connection = connection === undefined ? text(headers[i + 1]!) : `${connection},${text(headers[i + 1]!)}`
     }
   }
+  const nominated = nominations(connection)
   for (let i = 0; i < headers.length; i += 2) {
     const name = text(headers[i]!)
     const lower = name.toLowerCase()
+    if (status === 204 && lower === 'content-length') continue // RFC 9110 8.6
     if (HOP_BY_HOP.has(lower) || lower === 'x-request-id' || nominated?.has(lower) === true) continue
     out.push(name, text(headers[i + 1]!))
   }

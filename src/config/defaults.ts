@@ -5,6 +5,18 @@ export const DEFAULT_NAME = 'evenkeel'
 /** Name of the pool made of top-level `backends`. */
 export const DEFAULT_POOL = 'default'
 
+/** Where active checks start from, once somebody asks for them. */
+export const ACTIVE_DEFAULTS: Exclude<ResolvedSettings['health']['active'], false> = deepFrozen({
+  type: 'http', // says more than an open port
+  path: '/', // the one path every server has
+  status: '200-399', // a redirect is an answer of a working server
+  intervalMs: 5_000, // a dead idle backend is found within a quarter of a minute
+  jitter: 0.1, // many clients must not ask in step
+  timeoutMs: 2_000, // a check that takes longer says enough
+  rise: 2, // one good answer may be luck
+  fall: 3, // one bad answer may be bad luck
+})
+
 /** Every default of a pool's settings. Only what transports of their own start from stands elsewhere, in core; `docs/defaults.md` is printed from here. */
 export const DEFAULTS: ResolvedSettings = deepFrozen({
   strategy: 'peak-ewma', // steers around slow backends by itself
@@ -16,6 +28,7 @@ export const DEFAULTS: ResolvedSettings = deepFrozen({
       maxShare: undefined, // depends on the size of the pool: 0.5 under ten backends, else 0.1
     },
     panicBelow: 0.5, // when half are out, the detector is more likely wrong than they
+    active: false, // only you know what to ask
   },
   retry: {
     attempts: 3, // the first and two others
@@ -36,6 +49,7 @@ export const DEFAULTS: ResolvedSettings = deepFrozen({
     idleMs: 300_000, // slow streams live
     attemptMs: 0, // only the caller knows
     totalMs: 0, // only the caller knows
+    leaseMs: 60_000, // a lease nobody ends must not count for ever
   },
   undici: CONNECTION_DEFAULTS, // one connection a request; under the 5 s after which Node's server hangs up
   transport: undefined, // the built-in one
@@ -66,6 +80,12 @@ export const DEFAULT_ROWS: readonly DefaultRow[] = [
     'A tenth is Envoy’s, but a tenth of three backends means nothing.',
   ),
   row('health.panicBelow', '0..1', 'Below this share of healthy backends soft reasons are ignored; 0 = off.', 'Envoy.'),
+  row(
+    'health.active',
+    'section',
+    'Checks beside the traffic; off unless given, then as below.',
+    'Only you know what to ask.',
+  ),
   row('retry.attempts', 'sends', 'Sends in all, the first included; 1 = no retries.', 'The first and two others.'),
   row('retry.status', 'statuses', 'Statuses worth another backend.', 'Envoy’s `gateway-error`.'),
   row('retry.baseMs', 'ms', 'The n-th pause is a random part of baseMs · 2^(n-1).', 'Envoy.'),
@@ -85,6 +105,7 @@ export const DEFAULT_ROWS: readonly DefaultRow[] = [
   row('timeouts.idleMs', 'ms', 'Longest silence within the body; 0 = off.', 'Envoy, undici.'),
   row('timeouts.attemptMs', 'ms', 'One attempt, until its head; 0 = off.', 'Only the caller knows.'),
   row('timeouts.totalMs', 'ms', 'The whole call, body included; 0 = off.', 'Only the caller knows.'),
+  row('timeouts.leaseMs', 'ms', 'A lease of `acquire` that nobody ends; 0 = off.', 'It must not count for ever.'),
   row('undici.connections', 'connections', 'Most connections per backend.', 'A bound, far above everyday use.'),
   row(
     'undici.pipelining',
@@ -109,6 +130,28 @@ export const DEFAULT_ROWS: readonly DefaultRow[] = [
   row('policies', 'parts', 'Your own policies, outermost first.', 'Retry, timeouts and hold are built in.'),
   row('watchers', 'parts', 'Your own watchers.', 'The outlier detector is built in.'),
   row('sinks', 'parts', 'Your own sinks.', 'Plain counters are built in.'),
+]
+
+/** The same for `ACTIVE_DEFAULTS`. */
+export const ACTIVE_ROWS: readonly DefaultRow[] = [
+  row('health.active.type', 'http or tcp', 'A GET, or a connection with TLS.', 'Says more than an open port.'),
+  row('health.active.path', 'path', 'What is asked for, behind the base path.', 'The one path every server has.'),
+  row('health.active.status', 'statuses', 'What means well.', 'A redirect is an answer of a working server.'),
+  row(
+    'health.active.intervalMs',
+    'ms',
+    'From the end of a check to the next one.',
+    'Envoy’s examples, HAProxy: 2 to 5 s.',
+  ),
+  row(
+    'health.active.jitter',
+    '0..1',
+    'The interval is shifted by up to this share.',
+    'Many clients must not ask in step.',
+  ),
+  row('health.active.timeoutMs', 'ms', 'One check.', 'A check that takes longer says enough.'),
+  row('health.active.rise', 'checks', 'Good ones in a row that bring a backend back.', 'HAProxy.'),
+  row('health.active.fall', 'checks', 'Bad ones in a row that take it out; the first one decides alone.', 'HAProxy.'),
 ]
 
 function row(path: string, unit: string, meaning: string, reason: string): DefaultRow {

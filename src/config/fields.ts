@@ -11,6 +11,11 @@ const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 const TRANSPORT_HEADERS =
   /^(connection|transfer-encoding|content-length|keep-alive|upgrade|expect|te|trailer|proxy-connection)$/i
 
+/** Origin-form, as a request line takes it. */
+export function isPath(value: string): boolean {
+  return /^\/[\x21-\x7e]*$/.test(value) && !value.includes('#')
+}
+
 export function urlComplaint(value: string): Complaint | undefined {
   const parsed = URL.parse(value)
   if (parsed === null || !/^https?:$/.test(parsed.protocol)) return { expected: URL_TEXT }

@@ -1,18 +1,28 @@
 /** What options may look like, and what becomes of them. The only file that imports zod. */
 import { z } from 'zod'
 import { UNREAD_BYTES } from '../core/body.ts'
+import type { Route } from '../core/call.ts'
 import { MAX_DELAY_MS } from '../core/clock.ts'
 import type { Clock, Policy, Random, Sink, Strategy, Transport, Watcher } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
-import type { BalancerOptions, ResolvedOptions, StrategyName } from '../core/options.ts'
-import { DEFAULT_NAME, DEFAULT_POOL, DEFAULTS } from './defaults.ts'
+import type { BalancerOptions, PoolSettings, ResolvedOptions, ResolvedSettings, StrategyName } from '../core/options.ts'
+import { ACTIVE_DEFAULTS, DEFAULT_NAME, DEFAULT_POOL, DEFAULTS } from './defaults.ts'
 import * as fields from './fields.ts'
 import { configError, type Finding, isPlain, nearest, type Path } from './issues.ts'
 import { merge } from './merge.ts'
 import { contradictions } from './rules.ts'
+import { isStatusList } from './status.ts'
 
 const { MAYBE_VERB, NAME, SCOPE, VERB } = fields
-const STRATEGY_NAMES = ['round-robin', 'p2c', 'peak-ewma'] as const satisfies readonly StrategyName[]
+const STRATEGY_NAMES = [
+  'peak-ewma',
+  'p2c',
+  'least',
+  'round-robin',
+  'weighted-round-robin',
+  'random',
+  'weighted-random',
+] as const satisfies readonly StrategyName[]
 const ORIGIN_TEXT = 'an http: or https: origin, such as https://api.example.com'
 
 // ---- Building blocks. The message of every check is what was expected, in words.
@@ -151,10 +161,22 @@ const passive = shape({
   maxShare: number('a number > 0 and <= 1', (value) => value > 0 && value <= 1).optional(),
 })
 
+const active = shape({
+  type: z.enum(['http', 'tcp'], '"http" or "tcp"').optional(),
+  path: text("a path that starts with '/'", fields.isPath).optional(),
+  status: text("statuses like '200', '200-399' or '200,204'", isStatusList).optional(),
+  intervalMs: above0(MAX_DELAY_MS).optional(),
+  jitter: share.optional(),
+  timeoutMs: above0(MAX_DELAY_MS).optional(),
+  rise: whole(1).optional(),
+  fall: whole(1).optional(),
+})
+
 const settings = {
   strategy: strategy.optional(),
   health: shape({
     passive: z.union([z.literal(false), passive], 'an object, or false').optional(),
+    active: z.union([z.literal(false), active], 'an object, or false').optional(),
     panicBelow: share.optional(),
   }).optional(),
   retry: shape({
@@ -176,6 +198,7 @@ const settings = {
     idleMs: time.optional(),
     attemptMs: time.optional(),
     totalMs: time.optional(),
+    leaseMs: time.optional(),
   }).optional(),
   undici: shape({
     connections: whole(1).optional(),
@@ -189,6 +212,7 @@ const settings = {
     send: VERB,
     upgrade: MAYBE_VERB,
     forget: MAYBE_VERB,
+    reach: MAYBE_VERB,
     close: MAYBE_VERB,
   }).optional(),
   policies: list(part<Policy>('a policy', { name: NAME, scope: SCOPE, wrap: VERB }), 'an array of policies').optional(),
@@ -206,6 +230,7 @@ const schema = shape({
   backends: backends.optional(),
   pools: z.record(z.string(), shape({ backends, ...settings }), 'an object of pools by name').optional(),
   origins: list(origin, 'an array of origins').optional(),
+  route: z.custom<Route>(fields.isFunction, 'a function').optional(),
   clock: part<Clock>('a clock', { now: VERB, after: VERB }).optional(),
   random: z.custom<Random>(fields.isFunction, 'a function').optional(),
   ...settings,
@@ -225,19 +250,29 @@ export interface Builtins {
  * the order they were given. Throws one BalancerError with code CONFIG, whose `issues` list everything that is wrong.
  */
 export function resolveOptions(options: unknown, builtins: Builtins): ResolvedOptions {
-  const { name = DEFAULT_NAME, backends, pools, origins, clock, random, ...common } = parsed(options)
+  const { name = DEFAULT_NAME, backends, pools, origins, route, clock, random, ...common } = parsed(options)
   const named = pools ?? { [DEFAULT_POOL]: { backends: backends! } }
   return Object.freeze({
     name,
     pools: Object.freeze(
       Object.entries(named).map(([pool, { backends: endpoints, ...own }]) =>
-        Object.freeze({ name: pool, endpoints, settings: merge(DEFAULTS, [common, own]) }),
+        Object.freeze({ name: pool, endpoints, settings: settingsOf([common, own]) }),
       ),
     ),
     origins,
+    route,
     clock: clock ?? builtins.clock,
     random: random ?? builtins.random(),
   })
+}
+
+/** A pool's settings: active checks are off unless somebody asks for them, and then start from defaults of their own. */
+function settingsOf(layers: readonly PoolSettings[]): ResolvedSettings {
+  const merged = merge(DEFAULTS, layers)
+  const asked = layers.flatMap(({ health }) => (health?.active === undefined ? [] : [health.active]))
+  const last = asked.at(-1) ?? false
+  const checks = last === false ? false : merge(ACTIVE_DEFAULTS, asked)
+  return Object.freeze({ ...merged, health: Object.freeze({ ...merged.health, active: checks }) })
 }
 
 function parsed(options: unknown): z.output<typeof schema> {

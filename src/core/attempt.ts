@@ -6,6 +6,7 @@ import type {
   BalancerRequest,
   BalancerResponse,
   BodySink,
+  Chooser,
   Gate,
   SendFailure,
   Stages,
@@ -24,6 +25,12 @@ export interface Lender {
   settled(attempt: LiveAttempt): void
 }
 
+/** Who let it through and hears of its end: an update may have replaced the pool's by then. */
+export interface LentBy {
+  readonly gates: readonly Gate[]
+  readonly chooser: Chooser
+}
+
 /** A send in progress: the lease on one backend. It settles exactly once, whoever ends it first. */
 export class LiveAttempt implements Attempt, BodyOwner {
   readonly call: LiveCall
@@ -31,8 +38,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
   readonly number: number
   readonly fresh: boolean
   readonly startMs: number
-  /** Those that admitted it: an update may have replaced the pool's by the time they are told of its end. */
-  readonly gates: readonly Gate[]
+  readonly by: LentBy
   readonly #lender: Lender
   request: BalancerRequest
   sentMs: number = NaN
@@ -44,6 +50,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
   /** Why it was cancelled. */
   reason: unknown = undefined
   class: OutcomeClass | undefined = undefined
+  decision: string | undefined = undefined
   /** What the head alone said. */
   headClass: OutcomeClass | undefined = undefined
   outcome: Outcome | undefined = undefined
@@ -57,14 +64,14 @@ export class LiveAttempt implements Attempt, BodyOwner {
     request: BalancerRequest,
     fresh: boolean,
     lender: Lender,
-    gates: readonly Gate[],
+    by: LentBy,
   ) {
     this.call = call
     this.backend = backend
     this.number = call.attempts.length + 1
     this.request = request
     this.fresh = fresh
-    this.gates = gates
+    this.by = by
     this.#lender = lender
     this.startMs = call.nowMs // of the pick, just now
     this.activeMs = this.startMs
@@ -94,8 +101,11 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.reason = reason
     if (this.#body !== undefined) {
       const outcome = this.#outcomeOf({ phase: 'body', processed: 'maybe', reused: false, code: '', cause: reason })
-      this.#body.abort(reason, errorOf(outcome, this.backend.id))
-      this.#end(outcome)
+      try {
+        this.#body.abort(reason, errorOf(outcome, this.backend.id))
+      } finally {
+        this.#end(outcome) // also when the reader throws at the news
+      }
       return
     }
     const cancelers = this.#cancelers
@@ -121,6 +131,11 @@ export class LiveAttempt implements Attempt, BodyOwner {
     const outcome = this.#outcomeOf(failure)
     this.#end(outcome)
     return errorOf(this.outcome ?? outcome, this.backend.id)
+  }
+
+  /** A lease without a transport ends as its holder says. */
+  settle(kind: OutcomeClass, error: unknown): void {
+    this.#end({ class: kind, status: 0, phase: 'done', code: '', error })
   }
 
   /** It was never sent: a policy answered or threw in its place. Nothing is learned about the backend. */

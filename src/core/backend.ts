@@ -32,6 +32,8 @@ export class BackendRecord implements Backend {
   /** Pending while a failure counts against its latency. */
   forgive: Deadline | undefined = undefined
 
+  #idle: (() => void)[] = []
+
   constructor(endpoint: Endpoint) {
     const url = new URL(endpoint.url)
     this.id = idOf(endpoint)
@@ -60,6 +62,16 @@ export class BackendRecord implements Backend {
     }
   }
 
+  /** Runs as soon as nothing is in flight: at once if nothing is. */
+  whenIdle(run: () => void): void {
+    if (this.inflight === 0) run()
+    else this.#idle.push(run)
+  }
+
+  becameIdle(): void {
+    if (this.#idle.length > 0) for (const run of this.#idle.splice(0)) run()
+  }
+
   /** Why nobody may pick it, in words; empty when somebody may. */
   describe(nowMs: number): readonly string[] {
     const reasons = [...this.reasons.values()].map((reason) => {
@@ -75,4 +87,32 @@ export function idOf(endpoint: Endpoint): string {
   if (endpoint.id !== undefined) return endpoint.id
   const url = new URL(endpoint.url)
   return url.host + url.pathname.replace(/\/$/, '')
+}
+
+/** What a new set of endpoints means for the live records. */
+export interface Change {
+  readonly all: readonly BackendRecord[]
+  readonly added: readonly BackendRecord[]
+  readonly changed: readonly (readonly [record: BackendRecord, endpoint: Endpoint])[]
+  readonly left: readonly BackendRecord[]
+}
+
+/** Same id and URL keep the record; another URL is a removal and an addition. Changes nothing. */
+export function diff(records: ReadonlyMap<string, BackendRecord>, endpoints: readonly Endpoint[]): Change {
+  const left = new Map(records)
+  const added: BackendRecord[] = []
+  const changed: [BackendRecord, Endpoint][] = []
+  const all = endpoints.map((endpoint) => {
+    const id = idOf(endpoint)
+    const old = left.get(id)
+    if (old === undefined || old.endpoint.url !== endpoint.url) {
+      const record = new BackendRecord(endpoint)
+      added.push(record)
+      return record
+    }
+    left.delete(id)
+    if (JSON.stringify(old.endpoint) !== JSON.stringify(endpoint)) changed.push([old, endpoint])
+    return old
+  })
+  return { all: Object.freeze(all), added, changed, left: [...left.values()] }
 }

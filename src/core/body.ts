@@ -32,6 +32,8 @@ export class Body implements ResponseBody, BodySink, BodyControl {
   /** The sink called resume while it was being given a chunk. */
   #resumed = false
   #delivering = false
+  /** Nothing is waited for any more, whatever the reader answered to its last chunk. */
+  #aborted = false
   #told = false
   #trailers: RawHeaders | undefined
   #error: unknown
@@ -53,6 +55,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
     if (data.length === 0) return !this.blocked // parsers make them; readers could take one for the end
     if (this.#mode === 'read' && !this.#paused && this.#early.length === 0 && !this.#delivering) {
       this.#give(data)
+      if (this.settled) this.#flush() // aborted from within the chunk
       this.blocked = this.#paused
       return !this.blocked
     }
@@ -62,7 +65,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
       return true
     }
     this.#early.push(data)
-    this.blocked = this.#mode === 'read' || this.#earlyBytes >= UNREAD_BYTES
+    this.blocked = this.#mode === 'read' || this.#earlyBytes > UNREAD_BYTES
     return !this.blocked
   }
 
@@ -91,6 +94,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
     this.#error = error
     this.#early = []
     this.#paused = false
+    this.#aborted = true
     source?.cancel(reason)
     this.#flush()
     return true
@@ -165,7 +169,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
       this.cancel(error) // a reader that throws has given up
     }
     this.#delivering = false
-    this.#paused = !more && !this.#resumed
+    this.#paused = !more && !this.#resumed && !this.#aborted
   }
 
   /** Hands over what is waiting, in order, as far as the sink takes it; then the end, once. */
@@ -191,6 +195,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
   #unblock(): void {
     if (!this.blocked) return
     this.blocked = false
+    this.#owner.active() // the silence until now was the reader's
     this.#source?.resume()
   }
 }

@@ -23,6 +23,9 @@ export interface Sending {
   readonly response: Promise<BalancerResponse>
 }
 
+/** Chooses the pool of a request that names none. */
+export type Route = (request: BalancerRequest) => string | Promise<string>
+
 /** What a face or an adapter is built on: the balancer. */
 export interface FaceHost {
   /** Starts a call; see `Balancer.send`. */
@@ -42,7 +45,8 @@ const NO_TAGS: readonly string[] = []
 
 /** A call in progress. */
 export class LiveCall implements Call {
-  readonly pool: string
+  /** '' until it is routed. */
+  pool = ''
   readonly method: string
   readonly key: string | undefined
   readonly tags: readonly string[]
@@ -50,9 +54,7 @@ export class LiveCall implements Call {
   readonly idempotent: boolean
   readonly startMs: number
   readonly attempts: LiveAttempt[] = []
-  /** ms; 0 = no limit. */
-  readonly timeoutMs: number
-  readonly deadlineMs: number
+  deadlineMs: number = Infinity
   nowMs: number
   picks = 0
   again: Backend | undefined = undefined
@@ -66,17 +68,21 @@ export class LiveCall implements Call {
   #enders: (() => void)[] | undefined = undefined
   #cancelers: ((reason: unknown) => void)[] | undefined = undefined
 
-  constructor(pool: string, method: string, options: CallOptions, timeoutMs: number, nowMs: number) {
-    this.pool = pool
+  constructor(method: string, options: CallOptions, nowMs: number) {
     this.method = method
     this.key = options.key
     this.tags = options.tags ?? NO_TAGS
     this.prefer = options.prefer
     this.idempotent = options.idempotent ?? IDEMPOTENT.has(method)
     this.startMs = nowMs
-    this.timeoutMs = options.timeoutMs ?? timeoutMs
-    this.deadlineMs = this.timeoutMs > 0 ? nowMs + this.timeoutMs : Infinity
     this.nowMs = nowMs
+  }
+
+  /** The pool it goes to, and how long it may take there, ms; 0 = no limit. */
+  route(pool: string, timeoutMs: number): this {
+    this.pool = pool
+    if (timeoutMs > 0) this.deadlineMs = this.startMs + timeoutMs
+    return this
   }
 
   tried(backend: Backend): boolean {

@@ -4,6 +4,7 @@
  */
 
 import type { Budget } from './budget.ts'
+import type { Sending } from './call.ts'
 import type { Deadlines } from './deadlines.ts'
 import type { PeakEwma } from './latency.ts'
 import type { Outcome, OutcomeClass } from './outcome.ts'
@@ -88,6 +89,10 @@ export interface Core {
   readonly budget: Budget
   readonly control: PoolControl
   members(): Members
+  /** Sends beside the traffic, as probes do: over the pool's transport and TLS, outside counters, gates and policies. */
+  send(backend: Backend, request: BalancerRequest): Sending
+  /** Opens a connection as for a request, TLS included, and closes it; rejects if that fails. */
+  reach(backend: Backend, signal: AbortSignal): Promise<void>
   /** Tells the balancer's listeners; arguments are positional so that nobody listening costs nothing. */
   emit(event: string, ...details: readonly unknown[]): void
 }
@@ -152,6 +157,8 @@ export interface Attempt {
   cancel(reason: unknown): void
   /** For transports, until `send` settles: runs in the tick of the cancel, at most once. */
   onCancel(run: (reason: unknown) => void): Stop
+  /** Why the next step was taken, in words: set by the policy that took it, shown by `explain`. */
+  decision: string | undefined
   /** For policies, before they call `next`: be told of the stages as they are reached. */
   watch(stages: Stages): void
   /** For transports: the request has a connection and is being written. Call it at once if that cannot be known. */
@@ -209,7 +216,15 @@ export interface Sink {
 /** A part that watches a pool and writes reasons: an outlier detector, a breaker. A gate plus a sink, never a wrapper. */
 export interface Watcher {
   readonly name: string
-  start(core: Core): { readonly gate?: Gate; readonly sink?: Sink; readonly stop: Stop }
+  start(core: Core): {
+    readonly gate?: Gate
+    readonly sink?: Sink
+    /** After every change of the set of backends, the first one included. */
+    members?(all: readonly Backend[]): void
+    /** Resolves when it has seen enough of every backend for the pool to be relied on. */
+    ready?(): Promise<void>
+    readonly stop: Stop
+  }
 }
 
 /** name, value, name, value, ...; bytes are latin1; order and repeats are kept. */
@@ -284,12 +299,23 @@ export interface Transport {
   send(attempt: Attempt): Promise<BalancerResponse>
   /** The backend was removed: resolves when its in-flight requests are over and its connections closed. */
   forget?(backend: Backend): Promise<void>
+  /** Opens a connection as for a request, TLS included, and closes it: the 'tcp' health check. */
+  reach?(backend: Backend, signal: AbortSignal): Promise<void>
   /** Closes every connection now. */
   close?(): Promise<void>
 }
 
 export type CallHandler = (call: Call, request: BalancerRequest) => Promise<BalancerResponse>
 export type AttemptHandler = (attempt: Attempt) => Promise<BalancerResponse>
+
+/** Asks one backend whether it is well. Resolving means yes; the reason of a rejection is told to the operator. */
+export interface Probe {
+  readonly name: string
+  check(
+    backend: Backend,
+    use: { readonly send: Core['send']; readonly reach: Core['reach']; readonly signal: AbortSignal },
+  ): Promise<void>
+}
 
 /** Wraps what comes after it. Composed once per configuration, outermost first. */
 export type Policy =

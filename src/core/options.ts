@@ -1,7 +1,15 @@
+import type { Route } from './call.ts'
 import type { Clock, Endpoint, Policy, Random, Sink, Strategy, Transport, Watcher } from './contracts.ts'
 
 /** Names of the built-in strategies. */
-export type StrategyName = 'round-robin' | 'p2c' | 'peak-ewma'
+export type StrategyName =
+  | 'round-robin'
+  | 'weighted-round-robin'
+  | 'random'
+  | 'weighted-random'
+  | 'least'
+  | 'p2c'
+  | 'peak-ewma'
 
 export interface PassiveHealthOptions {
   /** Failures in a row that eject a backend; default 5 (Envoy, Finagle); 0 = off. */
@@ -14,7 +22,28 @@ export interface PassiveHealthOptions {
   readonly maxShare?: number
 }
 
+export interface ActiveHealthOptions {
+  /** 'http': a GET of `path`; 'tcp': a connection, TLS included; default 'http'. */
+  readonly type?: 'http' | 'tcp'
+  /** default '/'; the backend's base path is put in front. */
+  readonly path?: string
+  /** Statuses that mean well: '200', '200-399', '200,204'; default '200-399'. */
+  readonly status?: string
+  /** default 5 000. */
+  readonly intervalMs?: number
+  /** The interval is shifted by up to this share either way, 0..1; default 0.1. */
+  readonly jitter?: number
+  /** default 2 000. */
+  readonly timeoutMs?: number
+  /** Good checks in a row that bring a backend back; default 2. */
+  readonly rise?: number
+  /** Bad checks in a row that take it out; the very first check decides alone; default 3. */
+  readonly fall?: number
+}
+
 export interface HealthOptions {
+  /** Checks beside the traffic, over the pool's own transport and TLS; off unless given. */
+  readonly active?: ActiveHealthOptions | false
   /** Ejection by what real traffic meets; false = off. */
   readonly passive?: PassiveHealthOptions | false
   /** Below this share of healthy backends, soft reasons are ignored, 0..1; default 0.5 (Envoy); 0 = off. */
@@ -56,6 +85,8 @@ export interface TimeoutOptions {
   readonly attemptMs?: number
   /** The whole call, body included; default 0. */
   readonly totalMs?: number
+  /** A lease of `acquire` that nobody ends; default 60 000. */
+  readonly leaseMs?: number
 }
 
 export interface UndiciOptions {
@@ -109,6 +140,8 @@ export interface BalancerOptions extends PoolSettings {
   readonly backends?: readonly EndpointOptions[]
   /** Name -> pool. Calls name theirs; the first is the default. */
   readonly pools?: Readonly<Record<string, PoolOptions>>
+  /** Chooses the pool of a request that names none; default: the first pool. */
+  readonly route?: Route
   /** `fetch` refuses absolute URLs of any other origin; default: every origin is taken, and replaced by the backend's. */
   readonly origins?: readonly string[]
   /** Time, for tests. */
@@ -127,6 +160,7 @@ export interface ResolvedSettings {
       | (Omit<Settled<PassiveHealthOptions>, 'maxShare'> & { readonly maxShare: number | undefined })
       | false
     readonly panicBelow: number
+    readonly active: Settled<ActiveHealthOptions> | false
   }
   readonly retry: Omit<Settled<RetryOptions>, 'budget'> & {
     readonly budget: Settled<NonNullable<RetryOptions['budget']>>
@@ -149,6 +183,7 @@ export interface ResolvedOptions {
   readonly name: string
   readonly pools: readonly ResolvedPool[]
   readonly origins: readonly string[] | undefined
+  readonly route: Route | undefined
   readonly clock: Clock
   readonly random: Random
 }

@@ -88,6 +88,19 @@ export const CODE_CLASSES: Readonly<Record<string, OutcomeClass>> = {
   UND_ERR_CONNECT_TIMEOUT: 'connect',
 }
 
+/** Error code -> class for leases, where only the holder knows how far it got. */
+export const LEASE_CODES: Readonly<Record<string, OutcomeClass>> = {
+  EAI_AGAIN: 'connect',
+  ECONNREFUSED: 'connect',
+  EHOSTUNREACH: 'connect',
+  ENETUNREACH: 'connect',
+  ENOTFOUND: 'connect',
+  CONNECT: 'connect',
+  ETIMEDOUT: 'timeout',
+  TIMEOUT: 'timeout',
+  TLS: 'tls',
+}
+
 /** Phase -> class, for what no code decides. */
 export const PHASE_CLASSES: Readonly<Record<SendFailure['phase'], OutcomeClass>> = {
   wait: 'overloaded',
@@ -115,6 +128,17 @@ export function classOfFailure(failure: SendFailure, canceled: boolean): Outcome
   if (failure.phase === 'head' && failure.code.startsWith('HPE_')) return 'protocol' // llhttp's; in a body it is a cut
   if (failure.phase === 'head' && failure.reused) return 'stale'
   return PHASE_CLASSES[failure.phase]
+}
+
+/** Class of an error a lease's holder met: by its `code`, by its `status`, or 'reset' if it tells neither. */
+export function classOfError(error: unknown): OutcomeClass {
+  if (typeof error !== 'object' || error === null) return 'reset'
+  const { code, status, statusCode, name } = error as Readonly<Record<string, unknown>>
+  if (typeof code === 'string') return CODE_CLASSES[code] ?? LEASE_CODES[code] ?? 'reset'
+  if (name === 'AbortError') return 'cancelled'
+  if (name === 'TimeoutError') return 'timeout'
+  const answered = typeof status === 'number' ? status : statusCode
+  return typeof answered === 'number' ? classOfStatus(answered) : 'reset'
 }
 
 /** The error that ends a call, made from what the last attempt met. A caller's own reason is handed back as it is. */

@@ -1,5 +1,6 @@
-import { type Lender, LiveAttempt, perform } from './attempt.ts'
-import { BackendRecord, idOf } from './backend.ts'
+import { reachOf, sendAside } from './aside.ts'
+import { type Lender, type LentBy, LiveAttempt, perform } from './attempt.ts'
+import { type BackendRecord, type Change, diff } from './backend.ts'
 import { Budget, type BudgetOptions } from './budget.ts'
 import type { LiveCall } from './call.ts'
 import type {
@@ -75,10 +76,11 @@ export class Pool implements PoolControl, Lender {
   readonly #host: PoolHost
   readonly #records = new Map<string, BackendRecord>()
   readonly #warned = new Set<string>()
-  #parts: PoolParts
-  #core: Core
-  #chooser: Chooser
   readonly #selection: Selection
+  // Set by the first commit, before anything else can be asked of a pool.
+  #parts!: PoolParts
+  #core!: Core
+  #lentBy!: LentBy
   #sinks: readonly Sink[] = []
   #running: ReadonlyMap<Watcher, Started> = new Map()
   #panic = false
@@ -86,17 +88,12 @@ export class Pool implements PoolControl, Lender {
   #weighedMs = -Infinity
   inflight = 0
   /** The pool's whole pipeline: what a call goes through after the balancer's own. */
-  handle: CallHandler = () => Promise.reject(new BalancerError('CLOSED', 'the pool has not started'))
+  handle!: CallHandler
 
-  constructor(name: string, parts: PoolParts, endpoints: readonly Endpoint[], host: PoolHost) {
+  constructor(name: string, host: PoolHost) {
     this.name = name
     this.#host = host
     this.#selection = new Selection(host.random)
-    this.#parts = parts
-    this.#core = this.#coreOf(parts)
-    this.#chooser = parts.strategy.start(this.#core)
-    this.#begin(parts)
-    this.apply(endpoints)
   }
 
   get members(): Members {
@@ -123,15 +120,40 @@ export class Pool implements PoolControl, Lender {
     return this.#core.budget
   }
 
-  /** New parts, new endpoints, in one step. Calls under way finish with the parts they began with. */
-  reconfigure(parts: PoolParts, endpoints: readonly Endpoint[]): void {
-    const old = this.#parts
-    this.#parts = parts
-    this.#core = this.#coreOf(parts, sameBudget(old.budget, parts.budget) ? this.#core.budget : undefined)
-    if (parts.strategy !== old.strategy) this.#chooser = parts.strategy.start(this.#core)
-    this.#begin(parts)
-    if (parts.transport !== old.transport) for (const record of this.records) void old.transport.forget?.(record)
-    this.apply(endpoints)
+  /**
+   * Everything of a change that may throw: starting the parts, composing the policies, asking the strategy for a picker.
+   * `commit` makes it so in one step, calls under way finish with the policies they began with; `abandon` leaves no trace.
+   */
+  prepare(parts: PoolParts, endpoints: readonly Endpoint[]): { commit(): void; abandon(): void } {
+    const old = this.#parts as PoolParts | undefined
+    const budget = old !== undefined && sameBudget(old.budget, parts.budget) ? this.#core.budget : undefined
+    const core = this.#coreOf(parts, budget)
+    const fresh: Started[] = []
+    const abandon = (): void => {
+      for (const { stop } of fresh) stop()
+    }
+    try {
+      const chooser = parts.strategy === old?.strategy ? this.#lentBy.chooser : parts.strategy.start(core)
+      const change = diff(this.#records, endpoints)
+      chooser.build(Object.freeze({ all: change.all, eligible: change.all }))
+      const handle = this.#compose(parts, core)
+      const running = new Map<Watcher, Started>()
+      for (const watcher of parts.watchers) {
+        // A watcher that stays keeps running: what it has learned and the reasons it has written stay too.
+        const started = this.#running.get(watcher) ?? watcher.start(core)
+        if (!this.#running.has(watcher)) fresh.push(started)
+        running.set(watcher, started)
+      }
+      return { abandon, commit: () => this.#commit(parts, core, chooser, handle, running, change) }
+    } catch (error) {
+      abandon()
+      throw error
+    }
+  }
+
+  /** Resolves when every watcher has looked at every backend once. */
+  async ready(): Promise<void> {
+    await Promise.all([...this.#running.values()].map(({ ready }) => ready?.()))
   }
 
   close(): void {
@@ -143,40 +165,7 @@ export class Pool implements PoolControl, Lender {
   // --- the change path
 
   apply(endpoints: readonly Endpoint[]): void {
-    const nowMs = this.now()
-    const all: BackendRecord[] = []
-    const added: BackendRecord[] = []
-    const changed: BackendRecord[] = []
-    const left = new Map(this.#records)
-    for (const endpoint of endpoints) {
-      const id = idOf(endpoint)
-      const old = left.get(id)
-      if (old !== undefined && old.endpoint.url === endpoint.url) {
-        left.delete(id)
-        if (JSON.stringify(old.endpoint) !== JSON.stringify(endpoint)) changed.push(old)
-        old.endpoint = endpoint
-        old.reweigh()
-        all.push(old)
-      } else {
-        const record = new BackendRecord(endpoint)
-        added.push(record)
-        all.push(record)
-      }
-    }
-    for (const record of added) record.latency.reset(this.#medianLatency(nowMs), nowMs)
-    for (const record of left.values()) {
-      record.removed = true
-      record.forgive?.clear()
-    }
-    this.#records.clear()
-    for (const record of all) this.#records.set(record.id, record)
-    this.#publish(Object.freeze(all))
-    for (const record of left.values()) {
-      void this.#parts.transport.forget?.(record)
-      this.#host.emit('removed', record)
-    }
-    for (const record of added) this.#host.emit('added', record)
-    for (const record of changed) this.#host.emit('updated', record)
+    this.#change(diff(this.#records, endpoints))
   }
 
   block(backend: Backend, reason: Reason): void {
@@ -190,7 +179,7 @@ export class Pool implements PoolControl, Lender {
   unblock(backend: Backend, by: string): void {
     const record = backend as BackendRecord
     const reason = record.reasons.get(by)
-    if (reason === undefined) return
+    if (reason === undefined || record.removed) return
     record.reasons.delete(by)
     if (record.reasons.size === 0) this.#levelWithPeers(record)
     this.#publish()
@@ -220,11 +209,28 @@ export class Pool implements PoolControl, Lender {
     return this.#selection.pick(call)
   }
 
+  /** Picks a backend and lends it: the attempt must be ended. Throws when nobody can be had. */
+  lend(call: LiveCall, request: BalancerRequest): LiveAttempt {
+    const backend = this.pick(call)
+    if (backend === undefined) throw nobody(this.name, this.records, call)
+    const fresh = call.again === backend
+    call.again = undefined
+    const attempt = new LiveAttempt(call, backend, backend.requestFor(request), fresh, this, this.#lentBy)
+    call.attempts.push(attempt)
+    call.live++
+    backend.inflight++
+    this.inflight++
+    backend.totals.requests++
+    this.totals.attempts++
+    return attempt
+  }
+
   // --- the lender
 
   headed(attempt: LiveAttempt): void {
     this.#learn(attempt, attempt.headMs)
-    if (this.#chooser.head !== undefined) this.#guard('strategy', () => this.#chooser.head?.(attempt))
+    const { chooser } = attempt.by
+    if (chooser.head !== undefined) this.#guard('strategy', () => chooser.head?.(attempt))
     for (const sink of this.#sinks) if (sink.head !== undefined) this.#guard(sink.name, () => sink.head?.(attempt))
   }
 
@@ -233,12 +239,14 @@ export class Pool implements PoolControl, Lender {
     const kind = attempt.outcome!.class
     backend.inflight--
     this.inflight--
+    if (backend.inflight === 0) backend.becameIdle()
     call.live--
     backend.totals.classes[kind] = (backend.totals.classes[kind] ?? 0) + 1
     if (CLASSES[kind].health === 'failure') backend.totals.failures++
     if (kind !== attempt.headClass) this.#learn(attempt, attempt.endMs)
-    if (this.#chooser.settle !== undefined) this.#guard('strategy', () => this.#chooser.settle?.(attempt))
-    for (const gate of attempt.gates) this.#guard(gate.name, () => gate.release(backend, attempt))
+    const { chooser, gates } = attempt.by
+    if (chooser.settle !== undefined) this.#guard('strategy', () => chooser.settle?.(attempt))
+    for (const gate of gates) this.#guard(gate.name, () => gate.release(backend, attempt))
     for (const sink of this.#sinks)
       if (sink.attempt !== undefined) this.#guard(sink.name, () => sink.attempt?.(attempt))
     this.#host.emit('attempt', attempt)
@@ -258,7 +266,7 @@ export class Pool implements PoolControl, Lender {
     this.#host.over(call)
   }
 
-  #coreOf(parts: PoolParts, budget: Budget = new Budget(parts.budget, this.#host.clock)): Core {
+  #coreOf(parts: PoolParts, budget = new Budget(parts.budget, this.#host.clock)): Core {
     const { clock, random, deadlines } = this.#host
     return {
       pool: this.name,
@@ -267,6 +275,8 @@ export class Pool implements PoolControl, Lender {
       deadlines,
       budget,
       control: this,
+      send: (backend, request) => sendAside(backend as BackendRecord, request, this.#parts.transport, this.#host.clock),
+      reach: (backend, signal) => reachOf(this.#parts.transport)(backend, signal),
       members: () => this.members,
       emit: (event, ...details) => {
         if (event === 'retry') this.totals.retries++
@@ -275,35 +285,66 @@ export class Pool implements PoolControl, Lender {
     }
   }
 
-  #begin(parts: PoolParts): void {
-    // A watcher that stays keeps running: what it has learned and the reasons it has written stay too.
-    const running = new Map(parts.watchers.map((it) => [it, this.#running.get(it) ?? it.start(this.#core)]))
+  #commit(
+    parts: PoolParts,
+    core: Core,
+    chooser: Chooser,
+    handle: CallHandler,
+    running: ReadonlyMap<Watcher, Started>,
+    change: Change,
+  ): void {
+    const old = this.#parts as PoolParts | undefined
     for (const [watcher, { stop }] of this.#running) if (!running.has(watcher)) stop()
+    this.#parts = parts
+    this.#core = core
+    this.handle = handle
     this.#running = running
     const started = [...running.values()]
-    this.#selection.gates = started.flatMap(({ gate }) => (gate === undefined ? [] : [gate]))
+    const gates = started.flatMap(({ gate }) => (gate === undefined ? [] : [gate]))
+    this.#selection.gates = gates
+    this.#lentBy = { gates, chooser }
     this.#sinks = [...started.flatMap(({ sink }) => (sink === undefined ? [] : [sink])), ...parts.sinks]
-    const { transport } = parts
-    const send = composeAttempts(parts.policies, this.#core, (attempt) => perform(attempt as LiveAttempt, transport))
-    this.handle = composeCalls(parts.policies, 'pool', this.#core, (call, request) =>
-      this.#attempt(call as LiveCall, request, send),
-    )
+    if (old !== undefined && parts.transport !== old.transport) {
+      for (const record of this.records) void old.transport.forget?.(record)
+    }
+    this.#change(change)
+  }
+
+  #compose(parts: PoolParts, core: Core): CallHandler {
+    const { policies } = parts
+    // A retry may outlive an update: it sends over the transport of that moment, which knows the backends of that moment.
+    const send = composeAttempts(policies, core, (it) => perform(it as LiveAttempt, this.#parts.transport))
+    const pool = composeCalls(policies, 'pool', core, (it, request) => this.#attempt(it as LiveCall, request, send))
+    return composeCalls(policies, 'balancer', core, pool)
+  }
+
+  #change({ all, added, changed, left }: Change): void {
+    const nowMs = this.now()
+    for (const record of added) record.latency.reset(this.#medianLatency(nowMs), nowMs)
+    for (const [record, endpoint] of changed) {
+      record.endpoint = endpoint
+      record.reweigh()
+    }
+    for (const record of left) {
+      record.removed = true
+      record.forgive?.clear()
+    }
+    this.#records.clear()
+    for (const record of all) this.#records.set(record.id, record)
+    this.#publish(all)
+    for (const { members } of this.#running.values()) members?.(all)
+    for (const record of left) {
+      void this.#parts.transport.forget?.(record)
+      this.#host.emit('removed', record)
+    }
+    for (const record of added) this.#host.emit('added', record)
+    for (const [record] of changed) this.#host.emit('updated', record)
   }
 
   /** Innermost of the call pipeline: pick, make the attempt, send it. */
   async #attempt(call: LiveCall, request: BalancerRequest, send: AttemptHandler): Promise<BalancerResponse> {
     if (call.canceled) throw call.reason
-    const backend = this.pick(call)
-    if (backend === undefined) throw nobody(this.name, this.records, call.nowMs)
-    const fresh = call.again === backend
-    call.again = undefined
-    const attempt = new LiveAttempt(call, backend, backend.requestFor(request), fresh, this, this.#selection.gates)
-    call.attempts.push(attempt)
-    call.live++
-    backend.inflight++
-    this.inflight++
-    backend.totals.requests++
-    this.totals.attempts++
+    const attempt = this.lend(call, request)
     try {
       const response = await send(attempt)
       if (attempt.class === undefined) attempt.unused(response.status, undefined)
@@ -319,8 +360,10 @@ export class Pool implements PoolControl, Lender {
     const rule = CLASSES[attempt.class!]
     if (rule.latency === 'none') return
     const ms = atMs - attempt.startMs
-    if (rule.latency === 'sample') record.quantiles.observe(ms, atMs)
-    if (rule.latency === 'sample') return record.latency.observe(ms, atMs)
+    if (rule.latency === 'sample') {
+      record.quantiles.observe(ms, atMs)
+      return record.latency.observe(ms, atMs)
+    }
     record.latency.observe(Math.max(ms, FAILURE_MS), atMs)
     record.forgive ??= new Deadline(this.#host.deadlines, () => this.#levelWithPeers(record))
     if (!record.removed) record.forgive.set(FORGIVE_MS, atMs)
@@ -344,16 +387,10 @@ export class Pool implements PoolControl, Lender {
     this.#stopWeigh?.()
     this.#stopWeigh = undefined
     this.#weighedMs = this.now()
-    const able = all.filter(
-      (record) => record.weight > 0 && ![...record.reasons.values()].some((reason) => reason.hard),
-    )
-    const healthy = able.filter((record) => record.reasons.size === 0)
-    this.#panic = able.length > 0 && healthy.length / able.length < this.#parts.panicBelow
-    const usable = this.#panic ? able : healthy
-    const first = Math.min(...usable.map((record) => record.endpoint.priority ?? 0))
-    const eligible = usable.filter((record) => (record.endpoint.priority ?? 0) === first)
-    const members = Object.freeze({ all, eligible: Object.freeze(eligible) })
-    this.#selection.set(members, this.#chooser.build(members))
+    const { eligible, panic } = inUse(all, this.#parts.panicBelow)
+    this.#panic = panic
+    const members = Object.freeze({ all, eligible })
+    this.#selection.set(members, this.#lentBy.chooser.build(members))
   }
 
   /** A part that throws where only bookkeeping is done must not break a request: it is reported, once per part. */
@@ -366,6 +403,28 @@ export class Pool implements PoolControl, Lender {
       this.#host.emit('warning', new BalancerError('CONFIG', `${name} threw in pool ${this.name}`, { cause: error }))
     }
   }
+}
+
+/**
+ * Who may be picked: the healthy of the first tier that has any, or everybody in it without a hard reason if they are too few
+ * (panic). With nobody healthy anywhere it is the first tier's turn to panic.
+ */
+function inUse(
+  all: readonly BackendRecord[],
+  panicBelow: number,
+): { eligible: readonly BackendRecord[]; panic: boolean } {
+  const able = all.filter((record) => record.weight > 0 && ![...record.reasons.values()].some(({ hard }) => hard))
+  const healthy = able.filter((record) => record.reasons.size === 0)
+  const candidates = healthy.length > 0 ? healthy : able
+  const first = Math.min(...candidates.map(priorityOf))
+  const tier = able.filter((record) => priorityOf(record) === first)
+  const well = tier.filter((record) => record.reasons.size === 0)
+  const panic = tier.length > 0 && well.length / tier.length < panicBelow
+  return { eligible: Object.freeze(panic ? tier : well), panic }
+}
+
+function priorityOf({ endpoint }: BackendRecord): number {
+  return endpoint.priority ?? 0
 }
 
 function sameBudget(a: BudgetOptions, b: BudgetOptions): boolean {

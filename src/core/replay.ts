@@ -13,13 +13,13 @@ export class ReplayBody implements OpenBody {
   #opening = 0
   #pulling: Promise<void> | undefined
   #done = false
+  #failure: { readonly error: unknown } | undefined
   replayable = true
 
   constructor(source: AsyncIterable<Uint8Array>, length: number | undefined, limitBytes: number) {
     this.#source = source[Symbol.asyncIterator]()
     this.length = length
     this.#limit = limitBytes
-    this.replayable = (length ?? 0) <= limitBytes
   }
 
   open(): AsyncIterable<Uint8Array> {
@@ -47,7 +47,8 @@ export class ReplayBody implements OpenBody {
           next = 0
         }
         yield chunk
-      } else if (this.#done) return
+      } else if (this.#failure !== undefined) throw this.#failure.error
+      else if (this.#done) return
       else {
         // A pull begun for an earlier opening is waited for, not repeated: its chunk belongs to whoever reads now.
         this.#pulling ??= this.#pull()
@@ -66,6 +67,8 @@ export class ReplayBody implements OpenBody {
       this.#kept.push(value)
       this.#keptBytes += value.length
       if (this.#keptBytes > this.#limit) this.replayable = false
+    } catch (error) {
+      this.#failure = { error } // half a body must never look like a whole one
     } finally {
       this.#pulling = undefined
     }

@@ -10,7 +10,7 @@ const ASKS = 5
 export class Selection {
   readonly #random: Random
   #picker: Picker = () => undefined
-  members: Members = { all: [], eligible: [] }
+  members: Members = Object.freeze({ all: Object.freeze([]), eligible: Object.freeze([]) })
   gates: readonly Gate[] = []
 
   constructor(random: Random) {
@@ -73,14 +73,15 @@ export class Selection {
 }
 
 /** The error when nobody can be had: each backend's reasons, and the earliest time one of them ends. */
-export function nobody(pool: string, records: readonly BackendRecord[], nowMs: number): BalancerError {
+export function nobody(pool: string, records: readonly BackendRecord[], call: LiveCall): BalancerError {
+  const { nowMs } = call
   const reasons: Record<string, readonly string[]> = {}
   let untilMs = Infinity
   let full = false
   for (const record of records) {
     const why = [...record.describe(nowMs)]
     if (atLimit(record)) {
-      full ||= why.length === 0
+      full ||= why.length === 0 && fits(record, call)
       why.push(`${record.endpoint.maxInflight} requests in flight, its limit`)
     }
     reasons[record.id] = why.length > 0 ? why : ['not admitted for this call']

@@ -2,7 +2,6 @@ import { BalancerError } from './errors.ts'
 
 /** Anything a request target must not hold: controls, space, '"'-less quoting aside; backslash, fragment, bytes above ASCII. */
 const FORBIDDEN = /[^\x21-\x7e]|[\\#]/
-const DOTS = /%25|%2e|%2f|%5c|\.\./i
 
 /**
  * Refuses a request target that could leave the backend's base path or be read differently by the backend: it must be in
@@ -18,14 +17,30 @@ export function checkTarget(target: string, method: string): void {
   const path = query < 0 ? target : target.slice(0, query)
   if (!path.includes('%') && !path.includes('..')) return
   if (/%(?![0-9a-f]{2})/i.test(path)) throw refused(target, 'it holds a malformed escape')
-  if (!DOTS.test(path)) return
-  // Decoded until nothing changes, as a lenient backend may do it: the check must see the worst reading.
-  let decoded = path
-  for (let before = ''; before !== decoded; ) {
-    before = decoded
-    decoded = decoded.replace(/%(2e|2f|5c|25)/gi, (_, code: string) => String.fromCharCode(Number.parseInt(code, 16)))
+  if (
+    decoded(path)
+      .split(/[/\\]/)
+      .some((segment) => segment === '..')
+  )
+    throw refused(target, "a segment decodes to '..'")
+}
+
+/** With every escape decoded, those that decoding brings forth too: the check must see the most lenient reading. One pass. */
+function decoded(path: string): string {
+  const out: string[] = []
+  for (const char of path) {
+    out.push(char)
+    for (let code = escapeAt(out); code >= 0; code = escapeAt(out)) out.splice(-3, 3, String.fromCharCode(code))
   }
-  if (decoded.split(/[/\\]/).some((segment) => segment === '..')) throw refused(target, "a segment decodes to '..'")
+  return out.join('')
+}
+
+/** The code of the escape the characters end in, -1 if they end in none. */
+function escapeAt(out: readonly string[]): number {
+  const n = out.length
+  if (n < 3 || out[n - 3] !== '%') return -1
+  const pair = out[n - 2]! + out[n - 1]!
+  return /^[0-9a-f]{2}$/i.test(pair) ? Number.parseInt(pair, 16) : -1
 }
 
 function refused(target: string, why: string): BalancerError {

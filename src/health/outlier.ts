@@ -59,6 +59,17 @@ export function outlier(settings: OutlierSettings): Watcher {
         return track
       }
 
+      /** The cap on the share of the pool that is out by our word; who has yet to prove itself cannot carry the rest. */
+      const mayEject = (backend: Backend): boolean => {
+        const { all } = core.members()
+        const share = settings.maxShare ?? (all.length < LARGE_POOL ? 0.5 : 0.1)
+        const most = Math.max(1, Math.floor(all.length * share))
+        const out = all.filter(({ reasons }) => reasons.has(BY)).length
+        const carries = (other: Backend): boolean =>
+          other !== backend && other.reasons.size === 0 && other.weight > 0 && tracks.get(other)?.onTrial !== true
+        return out < most && (!settings.panic || all.some(carries))
+      }
+
       const forgetRemoved = (): void => {
         for (const [backend, { stop }] of tracks) {
           if (!backend.removed) continue
@@ -68,7 +79,7 @@ export function outlier(settings: OutlierSettings): Watcher {
       }
 
       const eject = (backend: Backend, track: Track): void => {
-        if (stopped || track.ejected || backend.removed || !mayEject(backend, core, settings)) return
+        if (stopped || track.ejected || backend.removed || !mayEject(backend)) return
         const nowMs = core.clock.now()
         const forgiven = track.returnedMs === 0 ? 0 : Math.floor((nowMs - track.returnedMs) / FORGIVE_MS)
         track.ejections = Math.max(0, track.ejections - forgiven) + 1
@@ -139,20 +150,6 @@ export function outlier(settings: OutlierSettings): Watcher {
       }
     },
   }
-}
-
-/** The cap on the share of the pool that is out by our own word. */
-function mayEject(backend: Backend, core: Core, settings: OutlierSettings): boolean {
-  const { all } = core.members()
-  const share = settings.maxShare ?? (all.length < LARGE_POOL ? 0.5 : 0.1)
-  const most = Math.max(1, Math.floor(all.length * share))
-  let out = 0
-  let healthy = 0
-  for (const other of all) {
-    if (other.reasons.has(BY)) out++
-    if (other !== backend && other.reasons.size === 0 && other.weight > 0) healthy++
-  }
-  return out < most && (healthy > 0 || !settings.panic)
 }
 
 function jittered(ms: number, core: Core): number {

@@ -1,6 +1,6 @@
-import type { Attempt, BalancerResponse, Call, Core, Policy, RequestBody } from '../core/contracts.ts'
+import type { BalancerResponse, Call, Core, Policy, RequestBody } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
-import { CLASSES } from '../core/outcome.ts'
+import { CLASSES, classOfStatus } from '../core/outcome.ts'
 
 export interface RetrySettings {
   /** Sends in all. */
@@ -33,8 +33,7 @@ export function retry(settings: RetrySettings): Policy {
           let failure: unknown
           try {
             const response = await next(call, request)
-            const attempt = call.attempts.at(-1)!
-            if (!mayRepeatStatus(attempt, call, settings) || !replayable(request.body)) {
+            if (!isWorthAnother(response.status, call, settings) || !replayable(request.body)) {
               answer?.body.discard()
               return response
             }
@@ -47,19 +46,27 @@ export function retry(settings: RetrySettings): Policy {
           if (call.canceled) return fail(answer, call.reason)
           // Nobody left to ask: the last real answer says more than "no backend".
           if (attempt === undefined || isNobody(failure)) return answer ?? throwIt(failure)
+          const why = `${attempt.class}${attempt.status > 0 ? ` (${attempt.status})` : ''}`
           const rule = CLASSES[attempt.class!].retry
           if (rule === 'fresh' && !reconnected && call.idempotent && replayable(request.body)) {
+            attempt.decision = 'its connection was old: again on a new one'
             reconnected = true // the connection was old, not the backend bad: not counted against anything
             call.again = attempt.backend
             continue
           }
           sends++
-          if (failure !== undefined && !mayRepeat(rule, call, request.body)) return answer ?? throwIt(failure)
+          if (failure !== undefined && !mayRepeat(rule, call, request.body)) {
+            attempt.decision = `${why}: not sent again, a repeat is not safe`
+            return answer ?? throwIt(failure)
+          }
           const pauseMs = pause(sends, settings, core)
-          if (sends >= settings.attempts || core.clock.now() + pauseMs >= call.deadlineMs || !core.budget.withdraw()) {
+          const limit = limitReached(sends, pauseMs, settings, call, core)
+          if (limit !== undefined) {
+            attempt.decision = `${why}: not sent again, ${limit}`
             core.emit('exhausted', call, failure)
             return answer ?? throwIt(failure)
           }
+          attempt.decision = `${why}: sent again after ${Math.round(pauseMs)} ms`
           core.emit('retry', call, attempt, pauseMs)
           await sleep(pauseMs, call, core)
           if (call.canceled) return fail(answer, call.reason)
@@ -69,10 +76,22 @@ export function retry(settings: RetrySettings): Policy {
   }
 }
 
-function mayRepeatStatus(attempt: Attempt, call: Call, settings: RetrySettings): boolean {
-  const { class: kind } = attempt
-  if (kind === undefined || CLASSES[kind].retry !== 'status' || !call.idempotent) return false
-  return settings.status.includes(attempt.outcome?.status ?? attempt.status)
+/** What ends the retries, in words; undefined if nothing does. The budget is asked last: asking takes from it. */
+function limitReached(
+  sends: number,
+  pauseMs: number,
+  settings: RetrySettings,
+  call: Call,
+  core: Core,
+): string | undefined {
+  if (sends >= settings.attempts) return `${settings.attempts} attempts are used up`
+  if (core.clock.now() + pauseMs >= call.deadlineMs) return 'the deadline is too near'
+  return core.budget.withdraw() ? undefined : 'the retry budget is used up'
+}
+
+/** Judged by the answer, not by the attempt: a policy in between may have answered in its place. */
+function isWorthAnother(status: number, call: Call, settings: RetrySettings): boolean {
+  return settings.status.includes(status) && call.idempotent && CLASSES[classOfStatus(status)].retry === 'status'
 }
 
 function mayRepeat(rule: string, call: Call, body: RequestBody): boolean {

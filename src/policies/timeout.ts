@@ -17,7 +17,7 @@ export function deadline(): Policy {
     wrap(next, core) {
       return (call, request) => {
         if (call.deadlineMs === Infinity) return next(call, request)
-        const ms = call.deadlineMs - call.nowMs
+        const ms = Math.round(call.deadlineMs - call.nowMs)
         const timer = new Deadline(core.deadlines, () =>
           call.cancel(new BalancerError('TIMEOUT', `no complete answer within ${ms} ms`)),
         )

@@ -21,17 +21,22 @@ export function backendsOf(endpoints: readonly (string | Endpoint)[]): BackendRe
 }
 
 export function callOf(nowMs: number, key?: string): Call {
-  return new LiveCall('default', 'GET', { key }, 0, nowMs)
+  return new LiveCall('GET', { key }, nowMs).route('default', 0)
 }
 
 /** What a part is started with, over members that the test sets. */
 export function coreOf(clock: Clock, random: Random, members: () => Members): Core {
   const ignore = (): void => {}
+  const none = (): never => {
+    throw new Error('there is no network here')
+  }
   return {
     pool: 'default',
     clock,
     random,
     members,
+    send: none,
+    reach: none,
     deadlines: new Deadlines(clock),
     budget: new Budget({ share: 0.2, perSecond: 10, windowMs: 10_000 }, clock),
     control: { apply: ignore, block: ignore, unblock: ignore, weigh: ignore },

@@ -3,6 +3,7 @@ import type { LiveAttempt } from '../core/attempt.ts'
 import { LiveCall } from '../core/call.ts'
 import { systemClock } from '../core/clock.ts'
 import type {
+  Attempt,
   BalancerRequest,
   BalancerResponse,
   BodyControl,
@@ -35,31 +36,28 @@ export class Rig {
 
   constructor(transport: Transport, url: string) {
     this.transport = transport
-    this.pool = new Pool(
-      'default',
-      {
-        strategy: first,
-        transport,
-        policies: [],
-        watchers: [],
-        sinks: [{ name: 'count', attempt: (attempt) => this.#count(attempt as LiveAttempt) }],
-        panicBelow: 0,
-        budget: { share: 0, perSecond: 0, windowMs: 1_000 },
-      },
-      [{ url, id: 'a' }],
-      {
-        clock: systemClock,
-        random: seededRandom(1),
-        deadlines: new Deadlines(systemClock),
-        emit: () => {},
-        over: (call) => call.over(),
-      },
-    )
+    this.pool = new Pool('default', {
+      clock: systemClock,
+      random: seededRandom(1),
+      deadlines: new Deadlines(systemClock),
+      emit: () => {},
+      over: (call) => call.over(),
+    })
+    const parts = {
+      strategy: first,
+      transport,
+      policies: [],
+      watchers: [],
+      sinks: [{ name: 'count', attempt: (attempt: Attempt) => this.#count(attempt as LiveAttempt) }],
+      panicBelow: 0,
+      budget: { share: 0, perSecond: 0, windowMs: 1_000 },
+    }
+    this.pool.prepare(parts, [{ url, id: 'a' }]).commit()
   }
 
   send(request: Partial<BalancerRequest> = {}): { call: LiveCall; response: Promise<BalancerResponse> } {
     const whole = { method: 'GET', path: '/', headers: [], body: null, ...request }
-    const call = new LiveCall('default', whole.method, {}, 0, systemClock.now())
+    const call = new LiveCall(whole.method, {}, systemClock.now()).route('default', 0)
     const response = this.pool.handle(call, whole).finally(() => {
       this.attempts.push(...call.attempts)
       this.pool.answered(call)

@@ -69,12 +69,29 @@ export function undici(options: UndiciTransportOptions = {}): Transport {
       await lane.finish()
       lanes.delete(backend)
     },
+    reach: (backend, signal) => reach(backend, signal, settings),
     async close() {
       const all = [...lanes.values()]
       lanes.clear()
       await Promise.all(all.map((lane) => lane.destroy()))
     },
   }
+}
+
+/** A connection opened as for a request, and closed again. */
+function reach(backend: Backend, signal: AbortSignal, { tls, allowH2 }: Settings): Promise<void> {
+  const { protocol, host, hostname, port } = new URL(backend.origin)
+  return new Promise((resolve, reject) => {
+    const connect = buildConnector({ ...tls, allowH2, timeout: 0 })
+    const socket = connect({ protocol, host, hostname, port }, (...[error]: Parameters<buildConnector.Callback>) => {
+      signal.removeEventListener('abort', abort)
+      socket.destroy()
+      if (error === null) resolve()
+      else reject(error)
+    }) as unknown as Socket // which its types leave out
+    const abort = (): void => void socket.destroy(asError(signal.reason))
+    signal.addEventListener('abort', abort, { once: true })
+  })
 }
 
 /** Thrown from `onRequestStart`: undici drops the request and keeps the socket. */
@@ -256,7 +273,7 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
     this.#early ??= []
     this.#early.push(chunk)
     this.#earlyBytes += chunk.length
-    if (this.#earlyBytes >= UNREAD_BYTES) controller.pause()
+    if (this.#earlyBytes > UNREAD_BYTES) controller.pause()
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: Parsed): void {

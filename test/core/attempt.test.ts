@@ -209,6 +209,26 @@ describe('an attempt', () => {
     expect(backend('a').totals).toMatchObject({ failures: 1, classes: { 'server-error': 1 } })
   })
 
+  test('gives its backend back also when its reader throws at the news of an abort', async () => {
+    const { send, callOf, pool, transport } = bench(['a'], { play: (it) => it.head(200).push('x') })
+    const call = callOf()
+    const { body } = await send({}, call)
+    body.consume({
+      chunk: () => true,
+      end: () => {},
+      fail() {
+        throw new Error('a bug of the reader')
+      },
+    })
+    try {
+      call.cancel(new Error('stop'))
+    } catch {
+      // whether the bug shows here is another matter
+    }
+    expect(transport.last().body?.canceledWith).toMatchObject({ message: 'stop' })
+    expect(pool.inflight).toBe(0)
+  })
+
   test('tells a canceller once, or never when it was taken back', async () => {
     const heard: string[] = []
     const { send, callOf, clock } = bench(['a'], {

@@ -298,6 +298,22 @@ describe('a reader that gives up', () => {
     }
   })
 
+  test('by throwing is let go like any other, and its transport hears nothing of it', () => {
+    for (const early of [true, false]) {
+      const { source, owner, body } = bodyBench()
+      const reader = new Reader(() => {
+        throw new Error('a bug of the reader')
+      })
+      if (early) source.push('a')
+      reader.read(body)
+      if (!early) source.push('a')
+      source.push('b')
+      source.sink.end()
+      expect(reader.log).toEqual(['a'])
+      expect(owner.log).toEqual(['canceled: a bug of the reader'])
+    }
+  })
+
   test('after the end costs no connection, and hears nothing of what was waiting', () => {
     const { source, owner, body } = bodyBench()
     source.push('a')
@@ -387,31 +403,5 @@ describe('waiting for the whole body', () => {
     const stopped = aborted.body.whole()
     aborted.owner.cancel(new Error('stop'))
     await expect(stopped).rejects.toThrow('stop')
-  })
-})
-
-describe('a body made of what is there', () => {
-  test('is pushed at once, pauses and resumes, and ends once with its trailers', () => {
-    const all = new Reader().read(bodyOf([bytes('a'), bytes('b')], ['t', '1']))
-    expect(all.log).toEqual(['a', 'b', 'end with t 1'])
-    const slow = new Reader(() => false).read(bodyOf([bytes('a'), bytes('b')]))
-    expect(slow.log).toEqual(['a'])
-    slow.control?.resume()
-    expect(slow.log).toEqual(['a', 'b'])
-    slow.control?.resume()
-    slow.control?.resume()
-    expect(slow.log).toEqual(['a', 'b', 'end'])
-  })
-
-  test('says no more after a cancel', () => {
-    const reader = new Reader(() => false).read(bodyOf([bytes('a'), bytes('b')]))
-    reader.control?.cancel(new Error('enough'))
-    reader.control?.resume()
-    expect(reader.log).toEqual(['a'])
-  })
-
-  test('may be empty, and may be discarded', () => {
-    expect(new Reader().read(bodyOf()).log).toEqual(['end'])
-    bodyOf([bytes('a')]).discard()
   })
 })

@@ -1,7 +1,6 @@
-import type { Policy, Watcher } from 'evenkeel'
 import { describe, expect, test } from 'vitest'
 import { bench, endpoint, endpoints, hard, inTurn, soft } from '../support/pool-bench.ts'
-import { scripted, textOf } from '../support/scripted.ts'
+import { textOf } from '../support/scripted.ts'
 
 describe('reasons', () => {
   test('are a set: with two writers, taking one back keeps the backend blocked', () => {
@@ -324,66 +323,5 @@ describe('weighing', () => {
     pool.weigh(backend('a'), 'ramp', 0.5)
     pool.close()
     expect(clock.pending).toBe(0)
-  })
-})
-
-describe('new parts', () => {
-  test('are taken over: another strategy, another transport that takes the next request', async () => {
-    const { pool, parts, send, transport } = bench(['a', 'b'])
-    await send()
-    const next = { ...scripted((it) => it.answer(204)), name: 'next' }
-    pool.reconfigure({ ...parts, strategy: { ...inTurn(), name: 'other' }, transport: next }, endpoints('a', 'b'))
-    expect([pool.strategy, pool.transport]).toEqual(['other', next])
-    expect((await send()).status).toBe(204)
-    expect(transport.forgotten).toEqual(['a', 'b'])
-  })
-
-  test('keep a watcher that stays, stop one that goes and start one that comes', () => {
-    const log: string[] = []
-    const watcher = (name: string): Watcher => ({
-      name,
-      start() {
-        log.push(`start ${name}`)
-        return { stop: () => void log.push(`stop ${name}`) }
-      },
-    })
-    const [stays, goes, comes] = ['stays', 'goes', 'comes'].map(watcher) as [Watcher, Watcher, Watcher]
-    const { pool, parts } = bench(['a'], { watchers: [stays, goes] })
-    pool.reconfigure({ ...parts, watchers: [comes, stays] }, endpoints('a'))
-    pool.close()
-    expect(log).toEqual(['start stays', 'start goes', 'start comes', 'stop goes', 'stop comes', 'stop stays'])
-  })
-
-  test('keep the budget while its settings stay, and start a new one when they change', () => {
-    const { pool, parts } = bench(['a'])
-    const { budget } = pool
-    pool.reconfigure({ ...parts, budget: { ...parts.budget } }, endpoints('a'))
-    expect(pool.budget).toBe(budget)
-    pool.reconfigure({ ...parts, budget: { ...parts.budget, share: 0.1 } }, endpoints('a'))
-    expect(pool.budget).not.toBe(budget)
-  })
-
-  test('wrap in their order: the pool’s around each pick, the attempt’s around each send, outermost first', async () => {
-    const log: string[] = []
-    const around = (name: string): Policy => ({
-      name,
-      scope: 'pool',
-      wrap: (next) => (call, request) => {
-        log.push(name)
-        return next(call, request)
-      },
-    })
-    const within = (name: string): Policy => ({
-      name,
-      scope: 'attempt',
-      wrap: (next) => (attempt) => {
-        log.push(name)
-        return next(attempt)
-      },
-    })
-    const policies = [around('A'), within('x'), around('B'), within('y')]
-    const { send } = bench(['a'], { policies })
-    await send()
-    expect(log).toEqual(['A', 'B', 'x', 'y'])
   })
 })

@@ -260,10 +260,13 @@ describe('gates', () => {
 
   test('are released by the attempts they admitted, also after an update has replaced them', async () => {
     const [before, after] = [counting('before'), counting('after')]
-    const { pool, parts, send, transport, clock } = bench(['a'], { watchers: [watching(before.gate)], play: () => {} })
+    const { reconfigure, send, transport, clock } = bench(['a'], {
+      watchers: [watching(before.gate)],
+      play: () => {},
+    })
     const response = send()
     await clock.advance(0)
-    pool.reconfigure({ ...parts, watchers: [watching(after.gate)] }, endpoints('a'))
+    reconfigure({ watchers: [watching(after.gate)] }, endpoints('a'))
     transport.sends[0]!.answer()
     await response
     expect(before.log).toEqual(['took a', 'released a'])

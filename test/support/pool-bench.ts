@@ -69,13 +69,14 @@ export interface BenchOptions {
 /** A pool over a scripted transport, and everything it told. */
 export interface PoolBench {
   readonly pool: Pool
-  readonly parts: PoolParts
   readonly clock: ManualClock
   readonly transport: ScriptedTransport
   readonly events: readonly [event: string, ...details: unknown[]][]
   /** The events by name and id, as in 'blocked a'. */
   told(): string[]
   backend(id: string): BackendRecord
+  /** An update: the parts given anew, the others as they were in the beginning. */
+  reconfigure(parts: Partial<PoolParts>, endpoints: readonly Endpoint[]): void
   /** Ids, in order. */
   eligible(): string
   callOf(options?: CallOptions): LiveCall
@@ -105,13 +106,15 @@ export function bench(given: readonly (string | Endpoint)[], options: BenchOptio
     emit: (event: string, ...details: readonly unknown[]) => void events.push([event, ...details]),
     over: (call: LiveCall) => call.over(),
   }
-  const pool = new Pool('default', parts, endpoints(...given), host)
+  const pool = new Pool('default', host)
+  const reconfigure: PoolBench['reconfigure'] = (next, all) => pool.prepare({ ...parts, ...next }, all).commit()
+  reconfigure({}, endpoints(...given))
   const callOf = (callOptions: CallOptions = {}): LiveCall =>
-    new LiveCall('default', 'GET', callOptions, 0, clock.now())
+    new LiveCall('GET', callOptions, clock.now()).route('default', 0)
   return {
     pool,
-    parts,
     clock,
+    reconfigure,
     transport,
     told: () =>
       events.map(([event, subject]) => `${event} ${(subject as Partial<Backend> | undefined)?.id ?? ''}`.trim()),

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { EventEmitter, once } from 'node:events'
 import http, { type IncomingMessage, type RequestListener } from 'node:http'
 import net, { type AddressInfo } from 'node:net'
-import { type Balancer, type BalancerFetch, type BalancerOptions, createBalancer } from 'evenkeel'
+import { type Balancer, type BalancerOptions, createBalancer } from 'evenkeel'
 import { createProxy, type ProxyOptions } from 'evenkeel/node'
 import { onTestFinished } from 'vitest'
 
@@ -185,14 +185,14 @@ export async function nobody(): Promise<Upstream> {
 export function balance(
   backends: readonly (Upstream | string)[],
   options: Omit<BalancerOptions, 'backends'> = {},
-): Balancer<BalancerFetch> {
+): Balancer {
   return kept(
     createBalancer({ backends: backends.map((one) => (typeof one === 'string' ? one : one.url)), ...options }),
   )
 }
 
 /** The same for one made by hand. */
-export function kept(balancer: Balancer<BalancerFetch>): Balancer<BalancerFetch> {
+export function kept(balancer: Balancer): Balancer {
   onTestFinished(async () => {
     await idle(balancer)
     await balancer.close()
@@ -201,18 +201,18 @@ export function kept(balancer: Balancer<BalancerFetch>): Balancer<BalancerFetch>
 }
 
 /** Attempts under way, over all pools. */
-export function inflight(balancer: Balancer<BalancerFetch>): number {
+export function inflight(balancer: Balancer): number {
   return Object.values(balancer.stats().pools).reduce((sum, pool) => sum + pool.inflight, 0)
 }
 
 /** Resolves when nothing is in flight. */
-export async function idle(balancer: Balancer<BalancerFetch>): Promise<void> {
+export async function idle(balancer: Balancer): Promise<void> {
   await until(() => inflight(balancer) === 0, 'a lease was never given back')
 }
 
 /** The first backend of the only pool, in numbers. */
 export function statsOf(
-  balancer: Balancer<BalancerFetch>,
+  balancer: Balancer,
   backend = 0,
 ): { readonly requests: number; readonly failures: number; readonly classes: Readonly<Record<string, number>> } {
   const { requests, failures, classes } = balancer.stats().pools.default!.backends[backend]!
@@ -220,7 +220,7 @@ export function statsOf(
 }
 
 /** The proxy over a balancer, on a port of its own. */
-export async function front(balancer: Balancer<BalancerFetch>, options: ProxyOptions = {}): Promise<Upstream> {
+export async function front(balancer: Balancer, options: ProxyOptions = {}): Promise<Upstream> {
   return upstream(createProxy(balancer, options))
 }
 

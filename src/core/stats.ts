@@ -1,0 +1,65 @@
+import type { BackendTotals } from './backend.ts'
+import type { Pool, PoolTotals } from './pool.ts'
+
+export interface BackendStats {
+  readonly id: string
+  readonly url: string
+  readonly weight: number
+  readonly state: 'up' | 'blocked' | 'drained'
+  /** Why it gets no traffic; empty when it does. */
+  readonly reasons: readonly string[]
+  readonly inflight: number
+  readonly requests: number
+  readonly failures: number
+  readonly classes: BackendTotals['classes']
+  /** Time to the head of good answers in the last minute, ms, within 1 %; NaN without any. */
+  readonly p50Ms: number
+  readonly p90Ms: number
+  readonly p99Ms: number
+  /** Decayed peak EWMA, ms; NaN before the first answer. */
+  readonly ewmaMs: number
+}
+
+export interface PoolStats extends PoolTotals {
+  readonly strategy: string
+  readonly transport: string
+  readonly inflight: number
+  /** Soft reasons are ignored for now: too few backends are healthy. */
+  readonly panic: boolean
+  /** Repeats the retry budget would allow now. */
+  readonly budgetLeft: number
+  readonly backends: readonly BackendStats[]
+}
+
+export interface BalancerStats {
+  readonly name: string
+  readonly pools: Readonly<Record<string, PoolStats>>
+}
+
+/** A pool's numbers of this moment, plain data. */
+export function statsOf(pool: Pool): PoolStats {
+  const nowMs = pool.now()
+  return {
+    ...pool.totals,
+    strategy: pool.strategy,
+    transport: pool.transport.name,
+    inflight: pool.inflight,
+    panic: pool.panic,
+    budgetLeft: pool.budget.left(),
+    backends: pool.records.map((record) => ({
+      id: record.id,
+      url: record.endpoint.url,
+      weight: record.weight,
+      state: record.reasons.size > 0 ? 'blocked' : record.weight > 0 ? 'up' : 'drained',
+      reasons: record.describe(nowMs),
+      inflight: record.inflight,
+      requests: record.totals.requests,
+      failures: record.totals.failures,
+      classes: { ...record.totals.classes },
+      p50Ms: record.quantiles.read(0.5, nowMs),
+      p90Ms: record.quantiles.read(0.9, nowMs),
+      p99Ms: record.quantiles.read(0.99, nowMs),
+      ewmaMs: record.latency.read(nowMs),
+    })),
+  }
+}

@@ -1,0 +1,39 @@
+import * as main from 'evenkeel'
+import * as node from 'evenkeel/node'
+import * as testing from 'evenkeel/testing'
+import { describe, expect, test } from 'vitest'
+
+/** What is public stays: adding a name here is a decision, taking one away breaks users. */
+describe('the public names at run time', () => {
+  test('of evenkeel', () => {
+    expect(Object.keys(main).sort()).toEqual([
+      'BalancerError',
+      'byInflight',
+      'byPeakEwma',
+      'createBalancer',
+      'httpProbe',
+      'least',
+      'memory',
+      'p2c',
+      'random',
+      'roundRobin',
+      'tcpProbe',
+      'undici',
+      'weightedRandom',
+      'weightedRoundRobin',
+    ])
+  })
+
+  test('of evenkeel/node', () => {
+    expect(Object.keys(node).sort()).toEqual(['createProxy'])
+  })
+
+  test('of evenkeel/testing', () => {
+    expect(Object.keys(testing).sort()).toEqual([
+      'manualClock',
+      'seededRandom',
+      'strategyContract',
+      'transportContract',
+    ])
+  })
+})
