@@ -1,5 +1,6 @@
 import type { BackendRecord } from './core/backend.ts'
 import { type CallOptions, type FaceHost, LiveCall, type Route, type Sending } from './core/call.ts'
+import { CallList } from './core/call-list.ts'
 import type { BalancerRequest, BalancerResponse, Clock, Endpoint, Random, Transport } from './core/contracts.ts'
 import { Deadlines } from './core/deadlines.ts'
 import { BalancerError } from './core/errors.ts'
@@ -44,7 +45,7 @@ export class Balancer<Fetch, Request> {
   readonly #events = new Events()
   readonly #host: PoolHost
   readonly #planOf: (options: BalancerOptions) => BalancerPlan
-  readonly #calls = new Set<LiveCall>()
+  readonly #calls = new CallList()
   readonly #errors = new WeakMap<object, LiveCall>()
   #pools: ReadonlyMap<string, Pool> = new Map()
   #plan: BalancerPlan
@@ -228,31 +229,28 @@ export class Balancer<Fetch, Request> {
     return this.#run(call, request, options, plan)
   }
 
-  async #run(
-    call: LiveCall,
-    request: BalancerRequest,
-    options: CallOptions,
-    plan: PoolPlan,
-  ): Promise<BalancerResponse> {
+  #run(call: LiveCall, request: BalancerRequest, options: CallOptions, plan: PoolPlan): Promise<BalancerResponse> {
     const pool = this.#pools.get(plan.name)!
     pool.totals.calls++
     call.route(plan.name, options.timeoutMs ?? plan.totalMs)
-    try {
-      const response = await pool.handle(call, request)
-      pool.answered(call)
-      return response
-    } catch (error) {
-      if (call.canceled && !(error instanceof BalancerError)) pool.totals.aborted++
-      else pool.totals.failed++
-      if (typeof error === 'object' && error !== null) this.#errors.set(error, call)
-      pool.answered(call)
-      throw error
-    }
+    return pool.handle(call, request).then(
+      (response) => {
+        pool.answered(call)
+        return response
+      },
+      (error: unknown) => {
+        if (call.canceled && !(error instanceof BalancerError)) pool.totals.aborted++
+        else pool.totals.failed++
+        if (typeof error === 'object' && error !== null) this.#errors.set(error, call)
+        pool.answered(call)
+        throw error
+      },
+    )
   }
 
   #over(call: LiveCall): void {
     call.over()
-    this.#calls.delete(call)
+    this.#calls.remove(call)
     if (this.#calls.size === 0) this.#drained?.()
   }
 
@@ -320,7 +318,7 @@ export class Balancer<Fetch, Request> {
         }
       })
     }
-    for (const call of this.#calls) call.cancel(closed(this.name))
+    for (const call of this.#calls.all()) call.cancel(closed(this.name))
     const transports = new Set<Transport>()
     for (const pool of this.#pools.values()) {
       pool.close()

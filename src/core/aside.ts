@@ -27,8 +27,7 @@ export function sendAside(
     },
   }
   const attempt = new LiveAttempt(call, record, record.requestFor(request), false, lender, NOBODY)
-  call.attempts.push(attempt)
-  call.live++
+  call.add(attempt)
   return { call, response: perform(attempt, transport) }
 }
 

@@ -47,6 +47,8 @@ export class LiveAttempt implements Attempt, BodyOwner {
   activeMs: number
   status = 0
   canceled = false
+  /** It is in the transport's hands; until then a policy may answer in its place. */
+  started = false
   /** Why it was cancelled. */
   reason: unknown = undefined
   class: OutcomeClass | undefined = undefined
@@ -55,8 +57,8 @@ export class LiveAttempt implements Attempt, BodyOwner {
   headClass: OutcomeClass | undefined = undefined
   outcome: Outcome | undefined = undefined
   #body: Body | undefined = undefined
-  #stages: Stages[] = []
-  #cancelers: ((reason: unknown) => void)[] = []
+  #stages: Stages[] | undefined = undefined
+  #cancelers: ((reason: unknown) => void)[] | undefined = undefined
 
   constructor(
     call: LiveCall,
@@ -78,21 +80,22 @@ export class LiveAttempt implements Attempt, BodyOwner {
   }
 
   watch(stages: Stages): void {
-    this.#stages.push(stages)
+    if (this.#stages === undefined) this.#stages = [stages]
+    else this.#stages.push(stages)
   }
 
   onCancel(run: (reason: unknown) => void): Stop {
-    this.#cancelers.push(run)
+    if (this.#cancelers === undefined) this.#cancelers = [run]
+    else this.#cancelers.push(run)
     return () => {
-      const at = this.#cancelers.indexOf(run)
-      if (at >= 0) this.#cancelers.splice(at, 1)
+      this.#cancelers = this.#cancelers?.filter((other) => other !== run)
     }
   }
 
   sent(): void {
     if (this.sentMs >= 0 || this.outcome !== undefined) return
     this.sentMs = this.activeMs = this.#lender.now()
-    for (const stages of this.#stages) stages.sent?.()
+    if (this.#stages !== undefined) for (const stages of this.#stages) stages.sent?.()
   }
 
   cancel(reason: unknown): void {
@@ -109,25 +112,25 @@ export class LiveAttempt implements Attempt, BodyOwner {
       return
     }
     const cancelers = this.#cancelers
-    this.#cancelers = []
-    for (const run of cancelers) run(reason)
+    this.#cancelers = undefined
+    if (cancelers !== undefined) for (const run of cancelers) run(reason)
   }
 
   /** The transport answered: classifies, and puts the body under watch. */
   head(response: BalancerResponse): BalancerResponse {
-    this.#cancelers = []
+    this.#cancelers = undefined
     this.headMs = this.activeMs = this.#lender.now()
     this.status = response.status
     this.class = this.headClass = classOfStatus(response.status)
     this.#lender.headed(this)
-    for (const stages of this.#stages) stages.head?.()
+    if (this.#stages !== undefined) for (const stages of this.#stages) stages.head?.()
     this.#body = new Body(this, response.body)
     return { status: response.status, headers: response.headers, body: this.#body }
   }
 
   /** `send` rejected. Returns the error for the caller. */
   failedToSend(failure: SendFailure): unknown {
-    this.#cancelers = []
+    this.#cancelers = undefined
     const outcome = this.#outcomeOf(failure)
     this.#end(outcome)
     return errorOf(this.outcome ?? outcome, this.backend.id)
@@ -175,22 +178,32 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.outcome = failing ? { ...outcome, class: this.class! } : outcome
     this.class = this.outcome.class
     this.endMs = this.#lender.now()
-    for (const stages of this.#stages) stages.end?.()
-    this.#stages = []
-    this.#cancelers = []
+    if (this.#stages !== undefined) for (const stages of this.#stages) stages.end?.()
+    this.#stages = undefined
+    this.#cancelers = undefined
     this.#lender.settled(this)
   }
 }
 
 /** Innermost of the attempt pipeline. */
-export async function perform(attempt: LiveAttempt, transport: Transport): Promise<BalancerResponse> {
-  if (attempt.canceled) throw attempt.failedToSend(withdrawn(attempt))
-  let response: BalancerResponse
+export function perform(attempt: LiveAttempt, transport: Transport): Promise<BalancerResponse> {
+  attempt.started = true
+  if (attempt.canceled) return Promise.reject(attempt.failedToSend(withdrawn(attempt)))
+  let sent: Promise<BalancerResponse>
   try {
-    response = await transport.send(attempt)
+    sent = transport.send(attempt)
   } catch (error) {
-    throw attempt.failedToSend(asSendFailure(error))
+    return Promise.reject(attempt.failedToSend(asSendFailure(error)))
   }
+  return sent.then(
+    (response) => performed(attempt, response),
+    (error: unknown) => {
+      throw attempt.failedToSend(asSendFailure(error))
+    },
+  )
+}
+
+function performed(attempt: LiveAttempt, response: BalancerResponse): BalancerResponse {
   const { status } = response
   if (!attempt.canceled && status >= 200 && status <= 599) return attempt.head(response)
   response.body.consume(NOBODY).cancel(attempt.reason)

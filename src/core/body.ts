@@ -3,6 +3,9 @@ import type { BodyControl, BodySink, RawHeaders, ResponseBody } from './contract
 /** Taken in while nobody reads, bytes: small answers end by themselves, larger ones pause their connection. */
 export const UNREAD_BYTES = 65_536
 
+/** Never pushed to: an array that is made with its first element takes a tenth of the memory of one that grows. */
+const NO_CHUNKS: Uint8Array[] = []
+
 /** Whom a body tells what became of it: its attempt. */
 export interface BodyOwner {
   /** A sign of life. */
@@ -23,7 +26,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
   readonly #owner: BodyOwner
   #source: BodyControl | undefined
   #sink: BodySink | undefined
-  #early: Uint8Array[] = []
+  #early: Uint8Array[] = NO_CHUNKS
   #earlyBytes = 0
   #state: 'open' | 'ended' | 'failed' = 'open'
   #mode: 'unread' | 'read' | 'discarded' = 'unread'
@@ -64,7 +67,8 @@ export class Body implements ResponseBody, BodySink, BodyControl {
       if (this.#earlyBytes > UNREAD_BYTES) this.#owner.cancel(new Error('discarded'))
       return true
     }
-    this.#early.push(data)
+    if (this.#early.length === 0) this.#early = [data]
+    else this.#early.push(data)
     this.blocked = this.#mode === 'read' || this.#earlyBytes > UNREAD_BYTES
     return !this.blocked
   }
@@ -92,7 +96,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
     const source = this.#source
     this.#finish('failed')
     this.#error = error
-    this.#early = []
+    this.#early = NO_CHUNKS
     this.#paused = false
     this.#aborted = true
     source?.cancel(reason)
@@ -111,7 +115,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
     return new Promise((resolve, reject) => {
       const settle = (): void => (this.#state === 'ended' ? resolve() : reject(this.#error))
       if (this.#state === 'failed') return settle()
-      this.#settled = () => queueMicrotask(settle) // the owner hears of the end first
+      this.#settled = () => void Promise.resolve().then(settle) // the owner hears of the end first
     })
   }
 
@@ -126,7 +130,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
 
   discard(): void {
     this.#claim('discarded')
-    this.#early = []
+    this.#early = NO_CHUNKS
     this.#unblock()
   }
 
@@ -139,7 +143,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
 
   cancel(reason: unknown): void {
     this.#sink = undefined
-    this.#early = []
+    this.#early = NO_CHUNKS
     this.#mode = 'discarded'
     if (this.#state === 'open') this.#owner.cancel(reason)
   }
@@ -180,7 +184,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
       this.#give(this.#early[next++]!)
       if (this.#sink === undefined) return
     }
-    if (next > 0) this.#early = this.#early.slice(next)
+    if (next > 0) this.#early = next < this.#early.length ? this.#early.slice(next) : NO_CHUNKS
     if (this.#paused || this.#early.length > 0) return
     this.#earlyBytes = 0
     if (this.#state === 'open') return this.#unblock()

@@ -42,6 +42,7 @@ export const CALL: unique symbol = Symbol('evenkeel.call')
 /** Methods that may be sent twice (RFC 9110 9.2.2). */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
 const NO_TAGS: readonly string[] = []
+const NONE: readonly LiveAttempt[] = []
 
 /** A call in progress. */
 export class LiveCall implements Call {
@@ -53,7 +54,7 @@ export class LiveCall implements Call {
   readonly prefer: string | undefined
   readonly idempotent: boolean
   readonly startMs: number
-  readonly attempts: LiveAttempt[] = []
+  attempts: readonly LiveAttempt[] = NONE
   deadlineMs: number = Infinity
   nowMs: number
   picks = 0
@@ -62,6 +63,9 @@ export class LiveCall implements Call {
   reason: unknown = undefined
   /** Attempts not yet ended. */
   live = 0
+  /** Its neighbours among the calls under way. */
+  previous: LiveCall | undefined = undefined
+  next: LiveCall | undefined = undefined
   /** The answer was handed over, or the call failed. */
   answered = false
   #isOver = false
@@ -83,6 +87,12 @@ export class LiveCall implements Call {
     this.pool = pool
     if (timeoutMs > 0) this.deadlineMs = this.startMs + timeoutMs
     return this
+  }
+
+  /** One more attempt. Nearly every call has just one: a list of that length is cheaper than one that grows. */
+  add(attempt: LiveAttempt): void {
+    this.attempts = this.attempts.length === 0 ? [attempt] : [...this.attempts, attempt]
+    this.live++
   }
 
   tried(backend: Backend): boolean {

@@ -6,14 +6,15 @@ const TICK_MS = 500
 /** One deadline. It can be set and cleared any number of times; who owns it keeps one object for its whole life. */
 export class Deadline {
   readonly #deadlines: Deadlines
-  readonly #expire: () => void
+  readonly #expire: (() => void) | undefined
   /** Clock time at which it expires; only meaningful while `list` is set. */
   atMs = 0
   list: Queue | undefined = undefined
   previous: Deadline | undefined = undefined
   next: Deadline | undefined = undefined
 
-  constructor(deadlines: Deadlines, expire: () => void) {
+  /** Without `expire` a subclass overrides the method. */
+  constructor(deadlines: Deadlines, expire?: () => void) {
     this.#deadlines = deadlines
     this.#expire = expire
   }
@@ -29,7 +30,7 @@ export class Deadline {
   }
 
   expire(): void {
-    this.#expire()
+    this.#expire?.()
   }
 }
 

@@ -216,8 +216,7 @@ export class Pool implements PoolControl, Lender {
     const fresh = call.again === backend
     call.again = undefined
     const attempt = new LiveAttempt(call, backend, backend.requestFor(request), fresh, this, this.#lentBy)
-    call.attempts.push(attempt)
-    call.live++
+    call.add(attempt)
     backend.inflight++
     this.inflight++
     backend.totals.requests++
@@ -230,8 +229,18 @@ export class Pool implements PoolControl, Lender {
   headed(attempt: LiveAttempt): void {
     this.#learn(attempt, attempt.headMs)
     const { chooser } = attempt.by
-    if (chooser.head !== undefined) this.#guard('strategy', () => chooser.head?.(attempt))
-    for (const sink of this.#sinks) if (sink.head !== undefined) this.#guard(sink.name, () => sink.head?.(attempt))
+    try {
+      chooser.head?.(attempt)
+    } catch (error) {
+      this.#report('the strategy', error)
+    }
+    for (const sink of this.#sinks) {
+      try {
+        sink.head?.(attempt)
+      } catch (error) {
+        this.#report(sink.name, error)
+      }
+    }
   }
 
   settled(attempt: LiveAttempt): void {
@@ -245,10 +254,25 @@ export class Pool implements PoolControl, Lender {
     if (CLASSES[kind].health === 'failure') backend.totals.failures++
     if (kind !== attempt.headClass) this.#learn(attempt, attempt.endMs)
     const { chooser, gates } = attempt.by
-    if (chooser.settle !== undefined) this.#guard('strategy', () => chooser.settle?.(attempt))
-    for (const gate of gates) this.#guard(gate.name, () => gate.release(backend, attempt))
-    for (const sink of this.#sinks)
-      if (sink.attempt !== undefined) this.#guard(sink.name, () => sink.attempt?.(attempt))
+    try {
+      chooser.settle?.(attempt)
+    } catch (error) {
+      this.#report('the strategy', error)
+    }
+    for (const gate of gates) {
+      try {
+        gate.release(backend, attempt)
+      } catch (error) {
+        this.#report(gate.name, error)
+      }
+    }
+    for (const sink of this.#sinks) {
+      try {
+        sink.attempt?.(attempt)
+      } catch (error) {
+        this.#report(sink.name, error)
+      }
+    }
     this.#host.emit('attempt', attempt)
     if (call.answered && call.live === 0) this.#over(call)
   }
@@ -262,7 +286,13 @@ export class Pool implements PoolControl, Lender {
   // --- inside
 
   #over(call: LiveCall): void {
-    for (const sink of this.#sinks) if (sink.call !== undefined) this.#guard(sink.name, () => sink.call?.(call))
+    for (const sink of this.#sinks) {
+      try {
+        sink.call?.(call)
+      } catch (error) {
+        this.#report(sink.name, error)
+      }
+    }
     this.#host.over(call)
   }
 
@@ -342,15 +372,27 @@ export class Pool implements PoolControl, Lender {
   }
 
   /** Innermost of the call pipeline: pick, make the attempt, send it. */
-  async #attempt(call: LiveCall, request: BalancerRequest, send: AttemptHandler): Promise<BalancerResponse> {
-    if (call.canceled) throw call.reason
-    const attempt = this.lend(call, request)
+  #attempt(call: LiveCall, request: BalancerRequest, send: AttemptHandler): Promise<BalancerResponse> {
+    if (call.canceled) return Promise.reject(call.reason)
+    let attempt: LiveAttempt | undefined
     try {
-      const response = await send(attempt)
-      if (attempt.class === undefined) attempt.unused(response.status, undefined)
+      attempt = this.lend(call, request)
+      const answer = send(attempt)
+      return attempt.started ? answer : this.#guarded(attempt, answer)
+    } catch (error) {
+      attempt?.unused(0, error)
+      return Promise.reject(error)
+    }
+  }
+
+  /** A policy of the user's has not passed the attempt on yet: it may answer or throw in its place. */
+  async #guarded(attempt: LiveAttempt, answer: Promise<BalancerResponse>): Promise<BalancerResponse> {
+    try {
+      const response = await answer
+      if (!attempt.started) attempt.unused(response.status, undefined)
       return response
     } catch (error) {
-      if (attempt.class === undefined) attempt.unused(0, error)
+      if (!attempt.started) attempt.unused(0, error)
       throw error
     }
   }
@@ -394,14 +436,10 @@ export class Pool implements PoolControl, Lender {
   }
 
   /** A part that throws where only bookkeeping is done must not break a request: it is reported, once per part. */
-  #guard(name: string, run: () => void): void {
-    try {
-      run()
-    } catch (error) {
-      if (this.#warned.has(name)) return
-      this.#warned.add(name)
-      this.#host.emit('warning', new BalancerError('CONFIG', `${name} threw in pool ${this.name}`, { cause: error }))
-    }
+  #report(name: string, error: unknown): void {
+    if (this.#warned.has(name)) return
+    this.#warned.add(name)
+    this.#host.emit('warning', new BalancerError('CONFIG', `${name} threw in pool ${this.name}`, { cause: error }))
   }
 }
 

@@ -59,15 +59,17 @@ export function outlier(settings: OutlierSettings): Watcher {
         return track
       }
 
-      /** The cap on the share of the pool that is out by our word; who has yet to prove itself cannot carry the rest. */
+      /** Whether another one can take the traffic in its place: who has yet to prove itself cannot. */
+      const carries = (other: Backend, instead: Backend): boolean =>
+        other !== instead && other.reasons.size === 0 && other.weight > 0 && tracks.get(other)?.onTrial !== true
+
+      /** The cap on the share of the pool that is out by our word. */
       const mayEject = (backend: Backend): boolean => {
         const { all } = core.members()
         const share = settings.maxShare ?? (all.length < LARGE_POOL ? 0.5 : 0.1)
         const most = Math.max(1, Math.floor(all.length * share))
         const out = all.filter(({ reasons }) => reasons.has(BY)).length
-        const carries = (other: Backend): boolean =>
-          other !== backend && other.reasons.size === 0 && other.weight > 0 && tracks.get(other)?.onTrial !== true
-        return out < most && (!settings.panic || all.some(carries))
+        return out < most && (!settings.panic || all.some((other) => carries(other, backend)))
       }
 
       const forgetRemoved = (): void => {
@@ -108,7 +110,7 @@ export function outlier(settings: OutlierSettings): Watcher {
           admit(backend) {
             const track = tracks.get(backend)
             if (track === undefined || !track.onTrial) return true
-            if (track.trial !== undefined) return false
+            if (track.trial !== undefined) return !core.members().eligible.some((other) => carries(other, backend))
             track.trial = 'admitted'
             return true
           },

@@ -1,5 +1,5 @@
 import { Body } from '../core/body.ts'
-import type { Policy } from '../core/contracts.ts'
+import type { Attempt, BalancerResponse, Policy } from '../core/contracts.ts'
 import { header } from '../core/headers.ts'
 
 /**
@@ -11,16 +11,14 @@ export function hold(bytes: number): Policy {
     name: 'hold',
     scope: 'attempt',
     wrap(next) {
-      return async (attempt) => {
-        const response = await next(attempt)
+      const held = (attempt: Attempt, response: BalancerResponse): BalancerResponse | Promise<BalancerResponse> => {
         const { body } = response
         if (!attempt.call.idempotent || !(body instanceof Body)) return response
         const length = header(response.headers, 'content-length')
         if (length === undefined || !(Number(length) <= bytes) || attempt.request.method === 'HEAD') return response
-        const whole = body.whole()
-        if (whole !== undefined) await whole
-        return response
+        return body.whole()?.then(() => response) ?? response
       }
+      return (attempt) => next(attempt).then((response) => held(attempt, response))
     },
   }
 }

@@ -43,20 +43,19 @@ export function timeouts(ms: AttemptTimeouts): Policy {
   }
 }
 
-class AttemptTimer implements Stages {
+class AttemptTimer extends Deadline implements Stages {
   readonly #attempt: Attempt
   readonly #ms: AttemptTimeouts
   readonly #core: Core
-  readonly #stage: Deadline
   readonly #whole: Deadline | undefined
   #waitingFor = 'a connection'
 
   constructor(attempt: Attempt, ms: AttemptTimeouts, core: Core) {
+    super(core.deadlines)
     this.#attempt = attempt
     this.#ms = ms
     this.#core = core
-    this.#stage = new Deadline(core.deadlines, () => this.#expired())
-    this.#stage.set(ms.connectMs, attempt.startMs)
+    this.set(ms.connectMs, attempt.startMs)
     if (ms.attemptMs === 0) return
     this.#whole = new Deadline(core.deadlines, () => this.#fail('an answer', ms.attemptMs))
     this.#whole.set(ms.attemptMs, attempt.startMs)
@@ -64,25 +63,25 @@ class AttemptTimer implements Stages {
 
   sent(): void {
     this.#waitingFor = 'the head of the answer'
-    this.#stage.set(this.#ms.headersMs, this.#attempt.sentMs)
+    this.set(this.#ms.headersMs, this.#attempt.sentMs)
   }
 
   head(): void {
     this.#whole?.clear()
     this.#waitingFor = 'more of the body'
-    this.#stage.set(this.#ms.idleMs, this.#attempt.headMs)
+    this.set(this.#ms.idleMs, this.#attempt.headMs)
   }
 
   end(): void {
-    this.#stage.clear()
+    this.clear()
     this.#whole?.clear()
   }
 
-  #expired(): void {
+  override expire(): void {
     if (this.#attempt.headMs >= 0) {
       // Chunks do not move the deadline, they only leave their time: looked at when it matters.
       const silentMs = this.#core.clock.now() - this.#attempt.activeMs
-      if (silentMs < this.#ms.idleMs) return this.#stage.set(this.#ms.idleMs, this.#attempt.activeMs)
+      if (silentMs < this.#ms.idleMs) return this.set(this.#ms.idleMs, this.#attempt.activeMs)
       return this.#fail(this.#waitingFor, this.#ms.idleMs)
     }
     this.#fail(this.#waitingFor, this.#attempt.sentMs >= 0 ? this.#ms.headersMs : this.#ms.connectMs)

@@ -12,7 +12,8 @@ export function p2c(prefer: Prefer): Strategy {
   }
 }
 
-function pickerOf(list: readonly Backend[], prefer: Prefer, random: Random): Picker {
+function pickerOf(eligible: readonly Backend[], prefer: Prefer, random: Random): Picker {
+  const list = [...eligible] // reading a frozen array is slower
   const n = list.length
   if (n === 0) return () => undefined
   if (n === 1) return () => list[0]

@@ -3,6 +3,13 @@ import type { Backend, Prefer } from '../core/contracts.ts'
 /** Above any decayed latency score: a backend nobody has an answer from yet, and already asked. */
 const UNKNOWN = 1e9
 
+/** log2(n + 1) of the numbers of requests in flight that occur. */
+const LOG2 = Float64Array.from({ length: 1_024 }, (_, n) => Math.log2(n + 1))
+
+function log2Of(inflight: number): number {
+  return inflight < 1_024 ? LOG2[inflight]! : Math.log2(inflight + 1)
+}
+
 /** Fewer requests in flight per weight is better; the first of two equals, so that an idle pool keeps to the weights. */
 export const byInflight: Prefer = (a, b) => (b.inflight * a.weight < a.inflight * b.weight ? b : a)
 
@@ -14,12 +21,12 @@ export const byPeakEwma: Prefer = (a: Backend, b: Backend) => {
   const x = a.latency
   const y = b.latency
   const costA = x.known
-    ? x.score + Math.log2(a.inflight + 1) - a.logWeight
+    ? x.score + log2Of(a.inflight) - a.logWeight
     : a.inflight === 0
       ? -UNKNOWN
       : UNKNOWN + a.inflight
   const costB = y.known
-    ? y.score + Math.log2(b.inflight + 1) - b.logWeight
+    ? y.score + log2Of(b.inflight) - b.logWeight
     : b.inflight === 0
       ? -UNKNOWN
       : UNKNOWN + b.inflight

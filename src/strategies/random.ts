@@ -6,7 +6,8 @@ export function random(): Strategy {
   return {
     name: 'random',
     start: (core) => ({
-      build({ eligible }) {
+      build(members) {
+        const eligible = [...members.eligible] // reading a frozen array is slower
         const n = eligible.length
         if (n === 0) return () => undefined
         return () => eligible[n === 1 ? 0 : core.random(n)]
@@ -20,7 +21,8 @@ export function weightedRandom(): Strategy {
   return {
     name: 'weighted-random',
     start: (core) => ({
-      build({ eligible }) {
+      build(members) {
+        const eligible = [...members.eligible] // reading a frozen array is slower
         if (eligible.length === 0) return () => undefined
         const draw = drawByWeight(eligible, core.random)
         return () => eligible[draw()]

@@ -10,7 +10,8 @@ export function roundRobin(): Strategy {
     start({ random }) {
       let last: Backend | undefined
       return {
-        build({ eligible }) {
+        build(members) {
+          const eligible = [...members.eligible] // reading a frozen array is slower
           const n = eligible.length
           if (n === 0) return () => undefined
           const at = last === undefined ? -1 : eligible.indexOf(last)

@@ -12,7 +12,8 @@ export function weightedRoundRobin(): Strategy {
       let turns = new Map<Backend, number>()
       let save = (): void => {}
       return {
-        build({ eligible }) {
+        build(members) {
+          const eligible = [...members.eligible] // reading a frozen array is slower
           save()
           const n = eligible.length
           if (n === 0) return () => undefined

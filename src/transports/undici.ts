@@ -270,8 +270,8 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
       if (!this.#sink.chunk(chunk)) controller.pause()
       return
     }
-    this.#early ??= []
-    this.#early.push(chunk)
+    if (this.#early === undefined) this.#early = [chunk]
+    else this.#early.push(chunk)
     this.#earlyBytes += chunk.length
     if (this.#earlyBytes > UNREAD_BYTES) controller.pause()
   }

@@ -16,6 +16,20 @@ describe('an attempt', () => {
     })
   })
 
+  test('to a backend with only a base path, or only headers, changes only that', async () => {
+    const { send, transport } = bench([
+      { url: 'http://a.test/v1', id: 'a' },
+      { url: 'http://b.test', id: 'b', headers: { k: 'v' } },
+      { url: 'http://c.test', id: 'c' },
+    ])
+    for (const prefer of 'abc') await send({ prefer })
+    expect(transport.sends.map(({ attempt: { request } }) => [request.path, request.headers])).toEqual([
+      ['/v1/x', ['h', '1']],
+      ['/x', ['h', '1', 'k', 'v']],
+      ['/x', ['h', '1']],
+    ])
+  })
+
   test('is counted by its class, on the backend and in the pool', async () => {
     const scripts: ((send: ScriptedSend) => void)[] = [
       (send) => send.answer(),

@@ -105,6 +105,7 @@ describe('peak EWMA', () => {
     ewma.observe(30, 1_000)
     ewma.observe(10, 400)
     expect(ewma.read(400)).toBeCloseTo(30, 9)
+    expect(ewma.read(1_000)).toBeCloseTo(30, 9)
     expect(Number.isFinite(ewma.score)).toBe(true)
   })
 

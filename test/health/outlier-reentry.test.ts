@@ -100,6 +100,21 @@ describe('re-entry', () => {
     expect(it.transport.last().to).toBe('a')
   })
 
+  test('refuses nobody who has nowhere else to go', async () => {
+    const it = await returned({ ids: 'ab' })
+    await it.balancer.update({
+      backends: [
+        { url: 'http://a.test', id: 'a' },
+        { url: 'http://b.test', id: 'b', weight: 0 },
+      ],
+      strategy: 'round-robin',
+      transport: it.transport,
+      retry: { attempts: 1 },
+    })
+    for (let i = 0; i < 10; i++) it.start()
+    expect(toA(it)).toHaveLength(10)
+  })
+
   test('is not decided by requests from before the ejection, whatever they come to', async () => {
     const it = outlierBench()
     it.scripts.set('a', () => {})
