@@ -64,3 +64,7 @@ export class Budget {
     return sum
   }
 }
+
+export function sameBudget(a: BudgetOptions, b: BudgetOptions): boolean {
+  return a.share === b.share && a.perSecond === b.perSecond && a.windowMs === b.windowMs
+}

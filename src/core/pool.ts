@@ -1,73 +1,36 @@
 import { reachOf, sendAside } from './aside.ts'
 import { type Lender, type LentBy, LiveAttempt, perform } from './attempt.ts'
 import { type BackendRecord, type Change, diff } from './backend.ts'
-import { Budget, type BudgetOptions } from './budget.ts'
+import { Budget, sameBudget } from './budget.ts'
 import type { LiveCall } from './call.ts'
 import type {
-  Attempt,
   AttemptHandler,
   Backend,
   BalancerRequest,
   BalancerResponse,
   CallHandler,
   Chooser,
-  Clock,
   Core,
   Endpoint,
   Members,
-  Policy,
   PoolControl,
-  Random,
   Reason,
   Sink,
   Stop,
-  Strategy,
   Transport,
   Watcher,
 } from './contracts.ts'
-import { Deadline, type Deadlines } from './deadlines.ts'
 import { BalancerError } from './errors.ts'
-import { FAILURE_MS, FORGIVE_MS } from './latency.ts'
+import { Latencies } from './latencies.ts'
 import { CLASSES } from './outcome.ts'
 import { composeAttempts, composeCalls } from './pipeline.ts'
-import { nobody, Selection } from './selection.ts'
+import type { PoolHost, PoolParts, PoolTotals } from './pool-parts.ts'
+import { inUse, nobody, Selection } from './selection.ts'
 
 /** Weight changes are published at most this often, ms: a ramp over many backends must not rebuild pickers all the time. */
 const WEIGH_MS = 100
 
-/** What a pool is made of; replaced whole by an update. */
-export interface PoolParts {
-  readonly strategy: Strategy
-  readonly transport: Transport
-  /** Pool and attempt scope, outermost first. */
-  readonly policies: readonly Policy[]
-  readonly watchers: readonly Watcher[]
-  readonly sinks: readonly Sink[]
-  readonly panicBelow: number
-  readonly budget: BudgetOptions
-}
-
-/** What pools share: the balancer. */
-export interface PoolHost {
-  readonly clock: Clock
-  readonly random: Random
-  readonly deadlines: Deadlines
-  emit(event: string, ...details: readonly unknown[]): void
-  /** A call is over: it was answered or failed, and its last attempt has ended. */
-  over(call: LiveCall): void
-}
-
 type Started = ReturnType<Watcher['start']>
-
-/** Plain counters since the pool was made. */
-export interface PoolTotals {
-  calls: number
-  attempts: number
-  retries: number
-  /** Calls that ended without an answer, aborted ones apart. */
-  failed: number
-  aborted: number
-}
 
 /** Backends, strategy and policies under one name. The change path rebuilds snapshots; the request path only reads them. */
 export class Pool implements PoolControl, Lender {
@@ -77,6 +40,7 @@ export class Pool implements PoolControl, Lender {
   readonly #records = new Map<string, BackendRecord>()
   readonly #warned = new Set<string>()
   readonly #selection: Selection
+  readonly #latencies: Latencies
   // Set by the first commit, before anything else can be asked of a pool.
   #parts!: PoolParts
   #core!: Core
@@ -94,6 +58,7 @@ export class Pool implements PoolControl, Lender {
     this.name = name
     this.#host = host
     this.#selection = new Selection(host.random)
+    this.#latencies = new Latencies(host, () => this.records)
   }
 
   get members(): Members {
@@ -181,7 +146,7 @@ export class Pool implements PoolControl, Lender {
     const reason = record.reasons.get(by)
     if (reason === undefined || record.removed) return
     record.reasons.delete(by)
-    if (record.reasons.size === 0) this.#levelWithPeers(record)
+    if (record.reasons.size === 0) this.#latencies.level(record)
     this.#publish()
     this.#host.emit('unblocked', record, reason)
   }
@@ -227,7 +192,7 @@ export class Pool implements PoolControl, Lender {
   // --- the lender
 
   headed(attempt: LiveAttempt): void {
-    this.#learn(attempt, attempt.headMs)
+    this.#latencies.learn(attempt, attempt.headMs)
     const { chooser } = attempt.by
     try {
       chooser.head?.(attempt)
@@ -252,7 +217,7 @@ export class Pool implements PoolControl, Lender {
     call.live--
     backend.totals.classes[kind] = (backend.totals.classes[kind] ?? 0) + 1
     if (CLASSES[kind].health === 'failure') backend.totals.failures++
-    if (kind !== attempt.headClass) this.#learn(attempt, attempt.endMs)
+    if (kind !== attempt.headClass) this.#latencies.learn(attempt, attempt.endMs)
     const { chooser, gates } = attempt.by
     try {
       chooser.settle?.(attempt)
@@ -349,8 +314,8 @@ export class Pool implements PoolControl, Lender {
   }
 
   #change({ all, added, changed, left }: Change): void {
-    const nowMs = this.now()
-    for (const record of added) record.latency.reset(this.#medianLatency(nowMs), nowMs)
+    const _nowMs = this.now()
+    for (const record of added) this.#latencies.level(record)
     for (const [record, endpoint] of changed) {
       record.endpoint = endpoint
       record.reweigh()
@@ -397,34 +362,6 @@ export class Pool implements PoolControl, Lender {
     }
   }
 
-  #learn(attempt: Attempt, atMs: number): void {
-    const record = attempt.backend as BackendRecord
-    const rule = CLASSES[attempt.class!]
-    if (rule.latency === 'none') return
-    const ms = atMs - attempt.startMs
-    if (rule.latency === 'sample') {
-      record.quantiles.observe(ms, atMs)
-      return record.latency.observe(ms, atMs)
-    }
-    record.latency.observe(Math.max(ms, FAILURE_MS), atMs)
-    record.forgive ??= new Deadline(this.#host.deadlines, () => this.#levelWithPeers(record))
-    if (!record.removed) record.forgive.set(FORGIVE_MS, atMs)
-  }
-
-  /** Whatever it was slow at lies behind it: it goes on as one of its peers, not as the worst. */
-  #levelWithPeers(record: BackendRecord): void {
-    record.latency.reset(this.#medianLatency(this.now(), record), this.now())
-  }
-
-  /** Where a newcomer starts: in the middle of its peers; NaN if none is known. */
-  #medianLatency(nowMs: number, but?: BackendRecord): number {
-    const known = [...this.#records.values()]
-      .filter((record) => record !== but && record.latency.known && record.reasons.size === 0)
-      .map((record) => record.latency.read(nowMs))
-      .sort((a, b) => a - b)
-    return known[known.length >> 1] ?? NaN
-  }
-
   #publish(all: readonly BackendRecord[] = this.records): void {
     this.#stopWeigh?.()
     this.#stopWeigh = undefined
@@ -441,30 +378,4 @@ export class Pool implements PoolControl, Lender {
     this.#warned.add(name)
     this.#host.emit('warning', new BalancerError('CONFIG', `${name} threw in pool ${this.name}`, { cause: error }))
   }
-}
-
-/**
- * Who may be picked: the healthy of the first tier that has any, or everybody in it without a hard reason if they are too few
- * (panic). With nobody healthy anywhere it is the first tier's turn to panic.
- */
-function inUse(
-  all: readonly BackendRecord[],
-  panicBelow: number,
-): { eligible: readonly BackendRecord[]; panic: boolean } {
-  const able = all.filter((record) => record.weight > 0 && ![...record.reasons.values()].some(({ hard }) => hard))
-  const healthy = able.filter((record) => record.reasons.size === 0)
-  const candidates = healthy.length > 0 ? healthy : able
-  const first = Math.min(...candidates.map(priorityOf))
-  const tier = able.filter((record) => priorityOf(record) === first)
-  const well = tier.filter((record) => record.reasons.size === 0)
-  const panic = tier.length > 0 && well.length / tier.length < panicBelow
-  return { eligible: Object.freeze(panic ? tier : well), panic }
-}
-
-function priorityOf({ endpoint }: BackendRecord): number {
-  return endpoint.priority ?? 0
-}
-
-function sameBudget(a: BudgetOptions, b: BudgetOptions): boolean {
-  return a.share === b.share && a.perSecond === b.perSecond && a.windowMs === b.windowMs
 }

@@ -105,3 +105,25 @@ function fits(backend: BackendRecord, call: LiveCall): boolean {
 function atLimit({ endpoint, inflight }: BackendRecord): boolean {
   return endpoint.maxInflight !== undefined && inflight >= endpoint.maxInflight
 }
+
+/**
+ * Who may be picked: the healthy of the first tier that has any, or everybody in it without a hard reason if they are too few
+ * (panic). With nobody healthy anywhere it is the first tier's turn to panic.
+ */
+export function inUse(
+  all: readonly BackendRecord[],
+  panicBelow: number,
+): { eligible: readonly BackendRecord[]; panic: boolean } {
+  const able = all.filter((record) => record.weight > 0 && ![...record.reasons.values()].some(({ hard }) => hard))
+  const healthy = able.filter((record) => record.reasons.size === 0)
+  const candidates = healthy.length > 0 ? healthy : able
+  const first = Math.min(...candidates.map(priorityOf))
+  const tier = able.filter((record) => priorityOf(record) === first)
+  const well = tier.filter((record) => record.reasons.size === 0)
+  const panic = tier.length > 0 && well.length / tier.length < panicBelow
+  return { eligible: Object.freeze(panic ? tier : well), panic }
+}
+
+function priorityOf({ endpoint }: BackendRecord): number {
+  return endpoint.priority ?? 0
+}

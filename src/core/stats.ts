@@ -1,5 +1,6 @@
 import type { BackendTotals } from './backend.ts'
-import type { Pool, PoolTotals } from './pool.ts'
+import type { Pool } from './pool.ts'
+import type { PoolTotals } from './pool-parts.ts'
 
 export interface BackendStats {
   readonly id: string

@@ -17,7 +17,8 @@ import { type ManualClock, manualClock, seededRandom } from 'evenkeel/testing'
 import type { BackendRecord } from '../../src/core/backend.ts'
 import { LiveCall } from '../../src/core/call.ts'
 import { Deadlines } from '../../src/core/deadlines.ts'
-import { Pool, type PoolParts } from '../../src/core/pool.ts'
+import { Pool } from '../../src/core/pool.ts'
+import type { PoolParts } from '../../src/core/pool-parts.ts'
 import { type ScriptedSend, type ScriptedTransport, scripted } from './scripted.ts'
 
 /** A strategy that serves everybody in turn, in the order of the configuration. */

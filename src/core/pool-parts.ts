@@ -1,0 +1,36 @@
+import type { BudgetOptions } from './budget.ts'
+import type { LiveCall } from './call.ts'
+import type { Clock, Policy, Random, Sink, Strategy, Transport, Watcher } from './contracts.ts'
+import type { Deadlines } from './deadlines.ts'
+
+/** What a pool is made of; replaced whole by an update. */
+export interface PoolParts {
+  readonly strategy: Strategy
+  readonly transport: Transport
+  /** Pool and attempt scope, outermost first. */
+  readonly policies: readonly Policy[]
+  readonly watchers: readonly Watcher[]
+  readonly sinks: readonly Sink[]
+  readonly panicBelow: number
+  readonly budget: BudgetOptions
+}
+
+/** What pools share: the balancer. */
+export interface PoolHost {
+  readonly clock: Clock
+  readonly random: Random
+  readonly deadlines: Deadlines
+  emit(event: string, ...details: readonly unknown[]): void
+  /** A call is over: it was answered or failed, and its last attempt has ended. */
+  over(call: LiveCall): void
+}
+
+/** Plain counters since the pool was made. */
+export interface PoolTotals {
+  calls: number
+  attempts: number
+  retries: number
+  /** Calls that ended without an answer, aborted ones apart. */
+  failed: number
+  aborted: number
+}
