@@ -1,4 +1,6 @@
 export type { AcquireOptions, CloseOptions } from './balancer.ts'
+export type { BackendTotals } from './core/backend.ts'
+export type { Budget, BudgetOptions } from './core/budget.ts'
 export type { CallOptions, FaceHost, Route, Sending } from './core/call.ts'
 export type {
   Attempt,
@@ -36,8 +38,10 @@ export type {
   Transport,
   Watcher,
 } from './core/contracts.ts'
+export type { Deadline, Deadlines } from './core/deadlines.ts'
 export { BalancerError, type BalancerErrorCode, type BalancerErrorDetails, type ConfigIssue } from './core/errors.ts'
 export type { ExplainedAttempt, Explanation } from './core/explain.ts'
+export type { PeakEwma } from './core/latency.ts'
 export type { Lease } from './core/lease.ts'
 export type {
   ActiveHealthOptions,

@@ -19,7 +19,7 @@ export interface CallOptions {
 
 /** A call under way. */
 export interface Sending {
-  readonly call: LiveCall
+  readonly call: Call
   readonly response: Promise<BalancerResponse>
 }
 

@@ -1,5 +1,5 @@
-import type { CallOptions, FaceHost, LiveCall, Sending } from '../core/call.ts'
-import type { BalancerRequest, RequestBody } from '../core/contracts.ts'
+import type { CallOptions, FaceHost, Sending } from '../core/call.ts'
+import type { BalancerRequest, Call, RequestBody } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
 import { ReplayBody } from '../core/replay.ts'
 
@@ -92,7 +92,7 @@ async function* asBytes(source: AsyncIterable<unknown>): AsyncGenerator<Uint8Arr
   }
 }
 
-function follow(signal: AbortSignal, call: LiveCall): void {
+function follow(signal: AbortSignal, call: Call): void {
   const abort = (): void => call.cancel(signal.reason)
   signal.addEventListener('abort', abort, { once: true })
   call.onEnd(() => signal.removeEventListener('abort', abort))

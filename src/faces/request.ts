@@ -1,5 +1,5 @@
-import { CALL, type CallOptions, type FaceHost, type LiveCall } from '../core/call.ts'
-import type { BalancerResponse, BodyControl, RawHeaders, ResponseBody } from '../core/contracts.ts'
+import { CALL, type CallOptions, type FaceHost } from '../core/call.ts'
+import type { BalancerResponse, BodyControl, Call, RawHeaders, ResponseBody } from '../core/contracts.ts'
 import { latin1 } from '../core/headers.ts'
 import { checkTarget } from '../core/target.ts'
 import { bodyOf, DROPPED, pathOf, start } from './outgoing.ts'
@@ -54,18 +54,18 @@ class PlainAnswer implements Answer {
   readonly statusCode: number
   readonly trailers: Record<string, string> = Object.create(null)
   readonly body: AnswerBody
-  readonly #call: LiveCall
+  readonly #call: Call
   readonly #raw: RawHeaders
   #headers: HeaderRecord | undefined
 
-  constructor({ status, headers, body }: BalancerResponse, call: LiveCall, unread: Unread) {
+  constructor({ status, headers, body }: BalancerResponse, call: Call, unread: Unread) {
     this.#call = call
     this.statusCode = status
     this.#raw = headers
     this.body = new AnswerBody(body, this.trailers, unread)
   }
 
-  get [CALL](): LiveCall {
+  get [CALL](): Call {
     return this.#call
   }
 

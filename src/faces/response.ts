@@ -1,5 +1,5 @@
-import { CALL, type LiveCall } from '../core/call.ts'
-import type { BalancerResponse, RawHeaders, ResponseBody } from '../core/contracts.ts'
+import { CALL } from '../core/call.ts'
+import type { BalancerResponse, Call, RawHeaders, ResponseBody } from '../core/contracts.ts'
 import { latin1 } from '../core/headers.ts'
 import { bodyStream, collect, Unread } from './read.ts'
 
@@ -14,7 +14,7 @@ export class Responses {
   #poison: ReadableStream<Uint8Array> = new ReadableStream()
   #poisoned = true
 
-  make(response: BalancerResponse, call: LiveCall, url: string): Response {
+  make(response: BalancerResponse, call: Call, url: string): Response {
     const bare = NO_BODY.has(response.status) || call.method === 'HEAD'
     if (bare) response.body.discard()
     const made = new LazyResponse(bare ? null : this.#base(), response, call, url, this.#unread)
@@ -53,7 +53,7 @@ const PlatformResponse = Response as unknown as new (
 
 /** A real Response whose headers and stream are only made when somebody asks for them. */
 class LazyResponse extends PlatformResponse {
-  readonly #call: LiveCall
+  readonly #call: Call
   readonly #raw: RawHeaders
   readonly #url: string
   readonly #unread: Unread
@@ -65,7 +65,7 @@ class LazyResponse extends PlatformResponse {
   constructor(
     base: ReadableStream<Uint8Array> | null,
     { status, headers, body }: BalancerResponse,
-    call: LiveCall,
+    call: Call,
     url: string,
     unread: Unread,
   ) {
@@ -77,7 +77,7 @@ class LazyResponse extends PlatformResponse {
     this.#body = base === null ? undefined : body
   }
 
-  get [CALL](): LiveCall {
+  get [CALL](): Call {
     return this.#call
   }
 

@@ -1,6 +1,6 @@
+import type { Call } from 'evenkeel'
 import { type Balancer, type BalancerOptions, type BalancerResponse, type CallOptions, createBalancer } from 'evenkeel'
 import { type ManualClock, manualClock, seededRandom } from 'evenkeel/testing'
-import type { LiveCall } from '../../src/core/call.ts'
 import type { BalancerRequest } from '../../src/core/contracts.ts'
 import { type ScriptedSend, type ScriptedTransport, scripted } from './scripted.ts'
 
@@ -20,7 +20,7 @@ export interface BalancerBench {
   /** Ids of the backends that were sent to, in order. */
   to(): string
   /** Starts a call; nothing waits for it. */
-  start(request?: Partial<BalancerRequest>, options?: CallOptions): { call: LiveCall; ended: Promise<Ended> }
+  start(request?: Partial<BalancerRequest>, options?: CallOptions): { call: Call; ended: Promise<Ended> }
   /** Starts a call and moves time until it is answered or has failed. */
   call(request?: Partial<BalancerRequest>, options?: CallOptions): Promise<Ended>
   /** Moves time, 1 ms at a step, until a call is answered or has failed. */
