@@ -1,11 +1,11 @@
 import type { BackendRecord } from './core/backend.ts'
 import { type CallOptions, type FaceHost, LiveCall, type Route, type Sending } from './core/call.ts'
 import { CallList } from './core/call-list.ts'
-import type { BalancerRequest, BalancerResponse, Clock, Endpoint, Random, Transport } from './core/contracts.ts'
+import type { BalancerRequest, BalancerResponse, Clock, Endpoint, Lease, Random, Transport } from './core/contracts.ts'
 import { Deadlines } from './core/deadlines.ts'
 import { BalancerError } from './core/errors.ts'
 import { callOf, type Explanation, explain } from './core/explain.ts'
-import { Lease } from './core/lease.ts'
+import { LiveLease } from './core/lease.ts'
 import type { BalancerOptions } from './core/options.ts'
 import { Pool } from './core/pool.ts'
 import type { PoolHost, PoolParts } from './core/pool-parts.ts'
@@ -137,7 +137,7 @@ export class Balancer<Fetch, Request> {
       call.onCancel(() => attempt.settle('cancelled', undefined))
       pool.answered(call)
       const timeoutMs = options.timeoutMs ?? plan.leaseMs
-      return new Lease(attempt, timeoutMs, this.#deadlines, () => {
+      return new LiveLease(attempt, timeoutMs, this.#deadlines, () => {
         const message = `a lease on backend ${attempt.backend.id} was not ended within ${timeoutMs} ms`
         this.#events.tell('warning', [new BalancerError('TIMEOUT', message, { backend: attempt.backend.id })])
       })

@@ -17,6 +17,7 @@ export type {
   Core,
   Endpoint,
   Gate,
+  Lease,
   Members,
   OpenBody,
   Picker,
@@ -42,7 +43,6 @@ export type { Deadline, Deadlines } from './core/deadlines.ts'
 export { BalancerError, type BalancerErrorCode, type BalancerErrorDetails, type ConfigIssue } from './core/errors.ts'
 export type { ExplainedAttempt, Explanation } from './core/explain.ts'
 export type { PeakEwma } from './core/latency.ts'
-export type { Lease } from './core/lease.ts'
 export type {
   ActiveHealthOptions,
   BalancerOptions,

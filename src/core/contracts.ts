@@ -165,6 +165,21 @@ export interface Attempt {
   sent(): void
 }
 
+/**
+ * One backend, lent for any protocol: end it with exactly one of `succeed`, `fail` and `cancel`; what comes after the first is
+ * ignored. With `using` a lease that was not ended is cancelled.
+ */
+export interface Lease {
+  readonly backend: Backend
+  /** It went well: the time since `acquire` is what peak EWMA learns. */
+  succeed(): void
+  /** It went wrong. The error is classified by its `code` or `status`, never by its message. */
+  fail(error: unknown): void
+  /** It was given up, by no fault of the backend. */
+  cancel(): void
+  [Symbol.dispose](): void
+}
+
 /** The stages of an attempt, each told at most once and in this order; `end` always comes. */
 export interface Stages {
   sent?(): void

@@ -1,13 +1,10 @@
 import type { LiveAttempt } from './attempt.ts'
-import type { Backend } from './contracts.ts'
+import type { Backend, Lease } from './contracts.ts'
 import { Deadline, type Deadlines } from './deadlines.ts'
 import { classOfError } from './outcome.ts'
 
-/**
- * One backend, lent for any protocol: end it with exactly one of `succeed`, `fail` and `cancel`; what comes after the first is
- * ignored. With `using` a lease that was not ended is cancelled.
- */
-export class Lease {
+/** A lease on an attempt that no transport carries. */
+export class LiveLease implements Lease {
   readonly #attempt: LiveAttempt
   readonly #deadline: Deadline
 
@@ -26,17 +23,14 @@ export class Lease {
     return this.#attempt.backend
   }
 
-  /** It went well: the time since `acquire` is what peak EWMA learns. */
   succeed(): void {
     this.#attempt.settle('ok', undefined)
   }
 
-  /** It went wrong. The error is classified by its `code` or `status`, never by its message. */
   fail(error: unknown): void {
     this.#attempt.settle(classOfError(error), error)
   }
 
-  /** It was given up, by no fault of the backend. */
   cancel(): void {
     this.#attempt.settle('cancelled', undefined)
   }

@@ -29,12 +29,11 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
     name: BY,
     start(core) {
       const watched = new Map<Backend, Watched>()
-      let waiting: (() => void)[] = []
+      const waiting: (() => void)[] = []
 
       const tellReady = (): void => {
         if (![...watched.values()].every(({ verdict }) => verdict !== 'unknown')) return
-        for (const resolve of waiting) resolve()
-        waiting = []
+        for (const resolve of waiting.splice(0)) resolve()
       }
 
       const judge = (backend: Backend, it: Watched, failure: unknown): void => {
@@ -61,7 +60,16 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
           over = true
           stopTimer()
           judge(backend, it, failure)
-          if (watched.get(backend) === it) it.stop = core.clock.after(nextMs(settings, core), () => check(backend, it))
+          if (watched.get(backend) !== it) return
+          const stopPause = core.clock.after(nextMs(settings, core), () => {
+            it.stop()
+            check(backend, it)
+          })
+          // A body that is still coming then must not keep its connection, check after check.
+          it.stop = () => {
+            stopPause()
+            controller.abort(new BalancerError('CLOSED', 'the check was over'))
+          }
         }
         const stopTimer = core.clock.after(settings.timeoutMs, () => {
           const error = new BalancerError('TIMEOUT', `no answer within ${settings.timeoutMs} ms`)
@@ -108,6 +116,7 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
             stop()
             if (verdict === 'down') core.control.unblock(backend, BY)
           }
+          tellReady() // there is nothing left to wait for
         },
       }
     },
@@ -119,5 +128,8 @@ function nextMs({ intervalMs, jitter }: MonitorSettings, core: Core): number {
 }
 
 function messageOf(failure: unknown): string {
-  return failure instanceof Error ? failure.message : String(failure)
+  if (!(failure instanceof Error)) return String(failure)
+  // Several addresses were tried: Node's own message is empty then.
+  if (failure instanceof AggregateError && failure.message === '') return failure.errors.map(messageOf).join('; ')
+  return failure.message || failure.name
 }

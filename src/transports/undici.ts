@@ -80,7 +80,8 @@ export function undici(options: UndiciTransportOptions = {}): Transport {
 
 /** A connection opened as for a request, and closed again. */
 function reach(backend: Backend, signal: AbortSignal, { tls, allowH2 }: Settings): Promise<void> {
-  const { protocol, host, hostname, port } = new URL(backend.origin)
+  const { protocol, host, hostname: name, port } = new URL(backend.origin)
+  const hostname = name.replace(/^\[(.*)\]$/, '$1') // an IPv6 address, as net.connect takes it
   return new Promise((resolve, reject) => {
     const connect = buildConnector({ ...tls, allowH2, timeout: 0 })
     const socket = connect({ protocol, host, hostname, port }, (...[error]: Parameters<buildConnector.Callback>) => {
