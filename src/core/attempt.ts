@@ -40,7 +40,8 @@ export class LiveAttempt implements Attempt, BodyOwner {
   readonly startMs: number
   readonly by: LentBy
   readonly #lender: Lender
-  request: BalancerRequest
+  /** Behind accessors: it may hold a backend's secret headers, which no inspect or JSON of an attempt may show. */
+  #request: BalancerRequest
   sentMs: number = NaN
   headMs: number = NaN
   endMs: number = NaN
@@ -71,12 +72,20 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.call = call
     this.backend = backend
     this.number = call.attempts.length + 1
-    this.request = request
+    this.#request = request
     this.fresh = fresh
     this.by = by
     this.#lender = lender
     this.startMs = call.nowMs // of the pick, just now
     this.activeMs = this.startMs
+  }
+
+  get request(): BalancerRequest {
+    return this.#request
+  }
+
+  set request(request: BalancerRequest) {
+    this.#request = request
   }
 
   watch(stages: Stages): void {

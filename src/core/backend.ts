@@ -24,7 +24,9 @@ export class BackendRecord implements Backend {
   readonly totals: BackendTotals = { requests: 0, failures: 0, classes: {} }
   readonly reasons: Map<string, Reason> = new Map()
   readonly factors: Map<string, number> = new Map()
-  endpoint: Endpoint
+  /** As it was given, secrets included; nobody but this record sees it. */
+  #given!: Endpoint
+  #shown!: Endpoint
   weight = 1
   logWeight = 0
   inflight = 0
@@ -43,6 +45,21 @@ export class BackendRecord implements Backend {
     this.reweigh()
   }
 
+  /** As parts, listeners and `inspect` may see it: the values of its headers are not in it. */
+  get endpoint(): Endpoint {
+    return this.#shown
+  }
+
+  set endpoint(endpoint: Endpoint) {
+    this.#given = endpoint
+    this.#shown = shownOf(endpoint)
+  }
+
+  /** Whether an endpoint says the same, secrets included. */
+  says(endpoint: Endpoint): boolean {
+    return JSON.stringify(this.#given) === JSON.stringify(endpoint)
+  }
+
   /** Recomputes the effective weight after a change of endpoint or factors. */
   reweigh(): void {
     let weight = this.endpoint.weight ?? 1
@@ -53,7 +70,7 @@ export class BackendRecord implements Backend {
 
   /** The request as this backend gets it: its base path in front, its own headers set. */
   requestFor(request: BalancerRequest): BalancerRequest {
-    const { headers } = this.endpoint
+    const { headers } = this.#given
     if (this.basePath === '' && headers === undefined) return request
     return {
       ...request,
@@ -80,6 +97,14 @@ export class BackendRecord implements Backend {
     })
     return this.weight > 0 ? reasons : [...reasons, 'weight 0']
   }
+}
+
+const REDACTED = '[redacted]'
+
+function shownOf(endpoint: Endpoint): Endpoint {
+  if (endpoint.headers === undefined) return endpoint
+  const headers = Object.fromEntries(Object.keys(endpoint.headers).map((name) => [name, REDACTED]))
+  return Object.freeze({ ...endpoint, headers })
 }
 
 /** An endpoint's id: its own, or host, port and path of its URL. */
@@ -111,7 +136,7 @@ export function diff(records: ReadonlyMap<string, BackendRecord>, endpoints: rea
       return record
     }
     left.delete(id)
-    if (JSON.stringify(old.endpoint) !== JSON.stringify(endpoint)) changed.push([old, endpoint])
+    if (!old.says(endpoint)) changed.push([old, endpoint])
     return old
   })
   return { all: Object.freeze(all), added, changed, left: [...left.values()] }

@@ -1,6 +1,6 @@
 import { CALL, type CallOptions, type FaceHost } from '../core/call.ts'
 import type { BalancerResponse, BodyControl, Call, RawHeaders, ResponseBody } from '../core/contracts.ts'
-import { latin1 } from '../core/headers.ts'
+import { header, latin1 } from '../core/headers.ts'
 import { checkTarget } from '../core/target.ts'
 import { bodyOf, DROPPED, pathOf, start } from './outgoing.ts'
 import { bodyStream, collect, Unread } from './read.ts'
@@ -62,7 +62,7 @@ class PlainAnswer implements Answer {
     this.#call = call
     this.statusCode = status
     this.#raw = headers
-    this.body = new AnswerBody(body, this.trailers, unread)
+    this.body = new AnswerBody(body, headers, this.trailers, unread)
   }
 
   get [CALL](): Call {
@@ -77,12 +77,14 @@ class PlainAnswer implements Answer {
 
 /** A body to be read once, in one of these ways. */
 export class AnswerBody implements AsyncIterable<Uint8Array> {
+  readonly #headers: RawHeaders
   readonly #trailers: Record<string, string>
   readonly #unread: Unread
   #body: ResponseBody | undefined
 
-  constructor(body: ResponseBody, trailers: Record<string, string>, unread: Unread) {
+  constructor(body: ResponseBody, headers: RawHeaders, trailers: Record<string, string>, unread: Unread) {
     this.#body = body
+    this.#headers = headers
     this.#trailers = trailers
     this.#unread = unread
     unread.watch(this, body)
@@ -109,8 +111,9 @@ export class AnswerBody implements AsyncIterable<Uint8Array> {
     return (await this.bytes()).buffer as ArrayBuffer
   }
 
+  /** Its type is the answer's Content-Type. */
   async blob(): Promise<Blob> {
-    return new Blob([await this.arrayBuffer()])
+    return new Blob([await this.arrayBuffer()], { type: header(this.#headers, 'content-type') ?? '' })
   }
 
   /** A byte stream; `stream.Readable.fromWeb` makes Node's of it. */

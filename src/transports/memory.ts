@@ -18,7 +18,7 @@ export interface MemoryAnswer {
   /** default 200 */
   readonly status?: number
   readonly headers?: Readonly<Record<string, string>>
-  /** Sent chunk by chunk if it is a list. A string or bytes bring their Content-Length. */
+  /** Sent chunk by chunk if it is a list. A string or bytes bring their Content-Length. Default: none, of length 0. */
   readonly body?: string | Uint8Array | readonly (string | Uint8Array)[]
   readonly trailers?: Readonly<Record<string, string>>
   /** Until the connection is there; default 0: at once. */
@@ -76,11 +76,13 @@ export function memory(
         const { id } = attempt.backend
         const backend = answers.get(id)
         if (backend === undefined) return exchange.play({ failure: { phase: 'connect', code: 'ECONNREFUSED' } })
-        const number = (counts.get(id) ?? 0) + 1
-        counts.set(id, number)
         const { method, path, headers, body } = attempt.request
         const answered = async (): Promise<void> => {
-          const request = { backend: id, number, method, path, headers, body: await bytesOf(body) }
+          const bytes = await bytesOf(body)
+          if (attempt.canceled) return // before it was on its way
+          const number = (counts.get(id) ?? 0) + 1
+          counts.set(id, number)
+          const request = { backend: id, number, method, path, headers, body: bytes }
           requests.push(request)
           exchange.play(typeof backend === 'function' ? await backend(request) : backend)
         }
@@ -130,11 +132,12 @@ class Exchange implements ResponseBody, BodyControl {
       this.#after(answer.headMs, () => {
         if (breaks('head')) return
         this.#phase = 'body'
-        const { status = 200, body = [] } = answer
-        const chunks = Array.isArray(body) ? body.map(asBytes) : [asBytes(body as string | Uint8Array)]
-        const length = Array.isArray(body) ? [] : ['content-length', String(chunks[0]!.length)]
-        this.#resolve({ status, headers: [...length, ...rawOf(answer.headers)], body: this })
-        this.#push(chunks, answer, () => {
+        const { status = 200 } = answer
+        const chunks = chunksOf(answer)
+        const headers = [...lengthOf(answer, chunks), ...rawOf(answer.headers)]
+        this.#resolve({ status, headers, body: this })
+        const isBare = this.#attempt.request.method === 'HEAD' || status === 204 || status === 304
+        this.#push(isBare ? [] : chunks, answer.chunkMs ?? 0, () => {
           if (breaks('body')) return
           this.#over = true
           this.#sink!.end(answer.trailers === undefined ? undefined : rawOf(answer.trailers))
@@ -174,19 +177,28 @@ class Exchange implements ResponseBody, BodyControl {
     this.#stop?.()
   }
 
-  #push(chunks: readonly Uint8Array[], answer: MemoryAnswer, end: () => void, next = 0): void {
-    this.#after(answer.chunkMs, () => {
-      const deliver = (): void => {
-        if (this.#over) return
-        const chunk = chunks[next]
+  /** Chunk by chunk, each after its delay, as far as the reader takes them; a loop: a list may be longer than the stack is deep. */
+  #push(chunks: readonly Uint8Array[], chunkMs: number, end: () => void): void {
+    let next = 0
+    let due = chunkMs <= 0
+    const go = (): void => {
+      while (!this.#over) {
+        if (!due) {
+          due = true
+          return this.#after(chunkMs, go)
+        }
+        if (this.#sink === undefined) return this.#hold(go)
+        const chunk = chunks[next++]
         if (chunk === undefined) return end()
-        const go = (): void => this.#push(chunks, answer, end, next + 1)
-        if (chunk.length === 0 || this.#sink!.chunk(chunk)) go()
-        else this.#held = go
+        due = chunkMs <= 0
+        if (chunk.length > 0 && !this.#sink.chunk(chunk)) return this.#hold(go)
       }
-      if (this.#sink === undefined) this.#held = deliver
-      else deliver()
-    })
+    }
+    go()
+  }
+
+  #hold(go: () => void): void {
+    this.#held = go
   }
 
   #after(ms: number | undefined, run: () => void): void {
@@ -194,6 +206,17 @@ class Exchange implements ResponseBody, BodyControl {
     if (ms === undefined || ms <= 0) return run()
     this.#stop = this.#clock.after(ms, run)
   }
+}
+
+function chunksOf({ body = '' }: MemoryAnswer): readonly Uint8Array[] {
+  return typeof body === 'string' || body instanceof Uint8Array ? [asBytes(body)] : body.map(asBytes)
+}
+
+/** A list is sent in chunks, and a 204 has no length; who sets one means it. */
+function lengthOf({ status, headers = {}, body }: MemoryAnswer, chunks: readonly Uint8Array[]): RawHeaders {
+  if (Array.isArray(body) || status === 204) return []
+  if (Object.keys(headers).some((name) => name.toLowerCase() === 'content-length')) return []
+  return ['content-length', String(chunks[0]!.length)]
 }
 
 function asBytes(text: string | Uint8Array): Uint8Array {
@@ -207,7 +230,13 @@ function rawOf(headers: Readonly<Record<string, string>> = {}): RawHeaders {
 async function bytesOf(body: RequestBody): Promise<Uint8Array> {
   if (body === null) return new Uint8Array(0)
   if (body instanceof Uint8Array) return body
-  const chunks: number[] = []
-  for await (const chunk of body.open()) chunks.push(...chunk)
-  return Uint8Array.from(chunks)
+  const chunks: Uint8Array[] = []
+  for await (const chunk of body.open()) chunks.push(chunk)
+  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0))
+  let at = 0
+  for (const chunk of chunks) {
+    bytes.set(chunk, at)
+    at += chunk.length
+  }
+  return bytes
 }

@@ -1,5 +1,7 @@
+import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
 import { BackendRecord, idOf } from '../../src/core/backend.ts'
+import { backendsOf } from '../../src/testing/kit.ts'
 
 describe('a backend', () => {
   test('is its origin, and its base path without a slash at the end', () => {
@@ -57,4 +59,16 @@ describe('a backend', () => {
     ])
     expect(backend.describe(99_000)[0]).toBe('outlier for 0 ms more: 5 failures in a row')
   })
+})
+
+test('never shows the values of its headers, and sends them all the same', () => {
+  const [record] = backendsOf([{ url: 'http://a.test', headers: { 'x-api-key': 'canary-123', accept: 'canary-456' } }])
+  const shown = [
+    inspect(record, { depth: 9, showHidden: true }),
+    JSON.stringify(record),
+    JSON.stringify(record!.endpoint),
+  ]
+  for (const text of shown) expect(text).not.toMatch(/canary/)
+  const request = { method: 'GET', path: '/', headers: ['Accept', 'x'], body: null }
+  expect(record!.requestFor(request).headers).toEqual(['x-api-key', 'canary-123', 'accept', 'canary-456'])
 })

@@ -168,9 +168,9 @@ describe('quantiles', () => {
 
   test('take a slice into use again without what it held', () => {
     const quantiles = new Quantiles()
-    for (let i = 0; i < 100; i++) quantiles.observe(1_000, 1_000)
-    quantiles.observe(5, 61_000)
-    expect(quantiles.read(1, 61_000)).toBeCloseTo(5, 1)
+    for (let i = 0; i < 100; i++) quantiles.observe(5, 1_000)
+    quantiles.observe(1_000, 61_000)
+    for (const q of [0, 0.5, 1]) expect(quantiles.read(q, 61_000) / 1_000).toBeCloseTo(1, 1)
   })
 
   test('keep to 1 % for huge values, and hold tiny ones at the floor of 0.01 ms', () => {
@@ -195,6 +195,21 @@ describe('quantiles', () => {
     expect(quantiles.read(0, 0) / 0.02).toBeCloseTo(1, 1)
     expect(quantiles.read(0.5, 0) / 10).toBeCloseTo(1, 1)
     expect(quantiles.read(1, 0) / 100_000).toBeCloseTo(1, 1)
+  })
+
+  test('of few samples are those of the rank floor(q * n)', () => {
+    const quantiles = new Quantiles()
+    for (const ms of [100, 1, 10]) quantiles.observe(ms, 0)
+    for (const [q, ms] of [
+      [0, 1],
+      [0.33, 1],
+      [0.34, 10],
+      [0.5, 10],
+      [0.67, 100],
+      [1, 100],
+    ] as const) {
+      expect(quantiles.read(q, 0) / ms, `q ${q}`).toBeCloseTo(1, 1)
+    }
   })
 
   test('are NaN without samples', () => {
