@@ -25,10 +25,21 @@ export class Load {
   }
 
   /** All connections busy for so long; then waits for the answers still on their way. */
-  async run(seconds: number): Promise<LoadResult> {
+  run(seconds: number): Promise<LoadResult> {
+    const untilMs = performance.now() + seconds * 1000
+    return this.#runWhile(() => performance.now() < untilMs)
+  }
+
+  /** So many requests in all. */
+  send(requests: number): Promise<LoadResult> {
+    let left = requests
+    return this.#runWhile(() => left-- > 0)
+  }
+
+  /** `more` is asked before every request. */
+  async #runWhile(more: () => boolean): Promise<LoadResult> {
     const start = performance.now()
-    const untilMs = start + seconds * 1000
-    const counts = await Promise.all(this.#lanes.map((lane) => lane.run(untilMs)))
+    const counts = await Promise.all(this.#lanes.map((lane) => lane.run(more)))
     const took = (performance.now() - start) / 1000
     const answered = counts.reduce((sum, count) => sum + count.answered, 0)
     const failed = counts.reduce((sum, count) => sum + count.failed, 0)
@@ -50,7 +61,7 @@ class LoadLane {
   readonly #port: number
   #socket: Socket | undefined
   #counts: Counts = { answered: 0, failed: 0 }
-  #untilMs = 0
+  #more = (): boolean => false
   #done: ((counts: Counts) => void) | undefined
   /** Bytes of the current answer still to come; -1 while its head is not complete. */
   #missing = -1
@@ -60,12 +71,12 @@ class LoadLane {
     this.#port = port
   }
 
-  run(untilMs: number): Promise<Counts> {
-    this.#untilMs = untilMs
+  run(more: () => boolean): Promise<Counts> {
+    this.#more = more
     this.#counts = { answered: 0, failed: 0 }
     return new Promise((resolve) => {
       this.#done = resolve
-      this.#send()
+      this.#proceed()
     })
   }
 
@@ -123,7 +134,11 @@ class LoadLane {
   #next(answered: boolean): void {
     if (answered) this.#counts.answered++
     else this.#counts.failed++
-    if (performance.now() < this.#untilMs) return this.#send()
+    this.#proceed()
+  }
+
+  #proceed(): void {
+    if (this.#more()) return this.#send()
     const done = this.#done
     this.#done = undefined
     done?.(this.#counts)

@@ -1,11 +1,13 @@
-// npm run bench -- [--only picks|fetch|proxy] [--seconds 1] [--rounds 9] [--profile FOLDER]
-// Prints; never fails because something is slow. With --profile it also prints where the CPU time went.
+// npm run bench -- [--only picks|client|proxy|memory|import] [--seconds 1] [--rounds 9] [--profile FOLDER]
+// Prints; never fails because something is slow. With --profile, client and proxy also print where the CPU time went.
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { availableParallelism, loadavg } from 'node:os'
 import { parseArgs } from 'node:util'
-import { benchFetch, benchProxy, type HttpOptions } from './http.ts'
+import { benchClient, benchProxy, type HttpOptions } from './http.ts'
+import { benchImport } from './import.ts'
+import { benchMemory } from './memory.ts'
 import { benchPicks } from './picks.ts'
 
 const { values } = parseArgs({
@@ -19,8 +21,10 @@ const { values } = parseArgs({
 
 const PARTS: Readonly<Record<string, (options: HttpOptions) => Promise<void>>> = {
   picks: () => benchPicks(),
-  fetch: benchFetch,
+  client: benchClient,
   proxy: benchProxy,
+  memory: () => benchMemory(),
+  import: () => benchImport(),
 }
 
 const { only } = values

@@ -25,7 +25,7 @@ const FUNCTIONS = 45
 
 /** Flags that make Node write `file` when it ends. */
 export function profiling(folder: string, name: string): { readonly file: string; readonly flags: readonly string[] } {
-  const base = `${name}.cpuprofile`
+  const base = `${name.replaceAll(' ', '-')}.cpuprofile`
   return { file: join(folder, base), flags: ['--cpu-prof', '--cpu-prof-dir', folder, '--cpu-prof-name', base] }
 }
 

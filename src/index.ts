@@ -56,7 +56,7 @@ export type {
   TimeoutOptions,
   UndiciOptions,
 } from './core/options.ts'
-export type { Outcome, OutcomeClass } from './core/outcome.ts'
+export { CLASSES, type ClassRule, type Outcome, type OutcomeClass } from './core/outcome.ts'
 export type { BackendStats, BalancerStats, PoolStats } from './core/stats.ts'
 export { createBalancer, type EvenkeelBalancer as Balancer } from './create-balancer.ts'
 export type { BalancerEvents } from './events.ts'

@@ -9,6 +9,15 @@ const run = promisify(execFile)
 
 /** What each example must say. */
 const SAID: Readonly<Record<string, readonly (string | RegExp)[]>> = {
+  'acquire-tcp.ts': [
+    'ping 1: PONG from one',
+    'ping 2: PONG from two',
+    'one has died',
+    'one is out: 3 failures in a row',
+    'ping 12: PONG from two',
+    'one: blocked, 5 leases, 3 failures, 0 in flight',
+    'two: up, 10 leases, 0 failures, 0 in flight',
+  ],
   'express.ts': [
     '/about 200 answered by the app itself',
     /\/api\/users\/1 200 backend (one|two) got \/users\/1, asked for by 127\.0\.0\.1:\d+/,

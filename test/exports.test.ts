@@ -8,6 +8,7 @@ describe('the public names at run time', () => {
   test('of evenkeel', () => {
     expect(Object.keys(main).sort()).toEqual([
       'BalancerError',
+      'CLASSES',
       'byInflight',
       'byPeakEwma',
       'createBalancer',

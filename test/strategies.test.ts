@@ -226,7 +226,7 @@ describe('by peak EWMA', () => {
         minLength: 1,
         maxLength: 8,
       }),
-      inflight: fc.nat({ max: 500 }),
+      inflight: fc.nat({ max: 3_000 }),
       weight: fc.double({ min: 0.01, max: 100, noNaN: true }),
     })
     fc.assert(

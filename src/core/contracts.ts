@@ -65,7 +65,7 @@ export interface Backend {
 /** The members of a pool at one moment: frozen, both lists in configuration order. */
 export interface Members {
   readonly all: readonly Backend[]
-  /** Who may be picked: no reason against it and a weight above 0; in panic: everyone without a hard reason. */
+  /** Who may be picked: a weight above 0 and no reason against it; in panic: a weight above 0 and no hard reason. */
   readonly eligible: readonly Backend[]
 }
 
@@ -188,8 +188,8 @@ export interface Stages {
 }
 
 /**
- * Chooses the backend of one attempt. It reads no clock (`call.nowMs`), allocates nothing, and may be asked several
- * times for one call. Undefined = nobody.
+ * Chooses the backend of one attempt. It reads no clock (`call.nowMs`), allocates nothing, and is asked up to five times for
+ * one attempt, while its choice was tried before or is refused by a gate; then the pool scans for itself. Undefined = nobody.
  */
 export type Picker = (call: Call) => Backend | undefined
 
@@ -273,7 +273,10 @@ export interface BalancerResponse {
   readonly body: ResponseBody
 }
 
-/** A body that is pushed. Exactly one of the two verbs is called, once. Chunks that came before `consume` are delivered first. */
+/**
+ * A body that is pushed. Exactly one of the two verbs is called, once. Chunks that came before `consume` are delivered first,
+ * from within it; so is the end or the failure, if that came too.
+ */
 export interface ResponseBody {
   consume(sink: BodySink): BodyControl
   /** Nobody wants it: what is small is read to its end so that the connection lives, what is large is cut. */
@@ -281,14 +284,14 @@ export interface ResponseBody {
 }
 
 export interface BodyControl {
-  /** After `chunk` returned false: go on. */
+  /** After `chunk` returned false: go on. It may come when nothing is paused. */
   resume(): void
   /** No more calls to the sink; the connection is given up unless the body had ended. */
   cancel(reason: unknown): void
 }
 
 export interface BodySink {
-  /** False = paused until `resume`. */
+  /** False = paused until `resume`; what was already on its way may still come. Never empty. */
   chunk(data: Uint8Array): boolean
   end(trailers?: RawHeaders): void
   fail(error: unknown): void
@@ -302,7 +305,11 @@ export interface SendFailure {
   readonly processed: 'no' | 'maybe'
   /** True if the connection had carried a request before. */
   readonly reused: boolean
-  /** The platform's or the library's error code, upper case: 'ECONNREFUSED', 'UND_ERR_SOCKET', ...; '' if there is none. */
+  /**
+   * The platform's or the library's error code, upper case: 'ECONNREFUSED', 'UND_ERR_SOCKET', ...; '' if there is none. Some
+   * decide the class whatever the phase: 'REQUEST_BODY' (the body's source failed: the request's fault), 'EMFILE' and its like
+   * (this process's), 'HPE_...' in 'head' (no HTTP). 'head' on a reused connection is 'stale': retried once on a new one.
+   */
   readonly code: string
   readonly cause: unknown
 }
@@ -310,9 +317,15 @@ export interface SendFailure {
 /** Carries attempts to backends. */
 export interface Transport {
   readonly name: string
-  /** Resolves with the head. Rejects with a SendFailure, in the tick of a cancel. After the head, `BodyControl.cancel` ends it. */
+  /**
+   * Resolves with the head; reading goes on from there, before anybody consumes. Rejects with a SendFailure, always: any other
+   * error counts as a reset and blames the backend. It rejects in the tick of a cancel (`attempt.onCancel`); a cancel that
+   * comes after it has resolved must be ignored, `BodyControl.cancel` follows. `request.path` holds the base path already;
+   * Host and Content-Length, if they are not among the headers, are the transport's to write. An `attempt.fresh` may take the
+   * place of an idle connection at the limit, or wait.
+   */
   send(attempt: Attempt): Promise<BalancerResponse>
-  /** The backend was removed: resolves when its in-flight requests are over and its connections closed. */
+  /** The backend was removed, no `send` to it follows: resolves when what is in flight is over and its connections closed. */
   forget?(backend: Backend): Promise<void>
   /** Opens a connection as for a request, TLS included, and closes it: the 'tcp' health check. */
   reach?(backend: Backend, signal: AbortSignal): Promise<void>
@@ -343,10 +356,10 @@ export interface Source<T> {
   subscribe(next: (value: T) => void, fail: (error: unknown) => void): Stop
 }
 
-/** Monotonic milliseconds. Timers are one-shot and never keep the process alive. */
+/** Monotonic milliseconds. Timers are one-shot and keep the process alive only if `hold` is true: a caller waits for this one. */
 export interface Clock {
   now(): number
-  after(ms: number, run: () => void): Stop
+  after(ms: number, run: () => void, hold?: boolean): Stop
 }
 
 /** A whole number in [0, below), below <= 2^30. */

@@ -100,7 +100,8 @@ export class Pool implements PoolControl, Lender {
     try {
       const chooser = parts.strategy === old?.strategy ? this.#lentBy.chooser : parts.strategy.start(core)
       const change = diff(this.#records, endpoints)
-      chooser.build(Object.freeze({ all: change.all, eligible: change.all }))
+      const { eligible } = inUse(change.all, parts.panicBelow)
+      chooser.build(Object.freeze({ all: change.all, eligible }))
       const handle = this.#compose(parts, core)
       const running = new Map<Watcher, Started>()
       for (const watcher of parts.watchers) {

@@ -121,10 +121,11 @@ function pause(sends: number, settings: RetrySettings, core: Core): number {
 function sleep(ms: number, call: Call, core: Core): Promise<void> | undefined {
   if (ms <= 0 || call.canceled) return undefined
   return new Promise((resolve) => {
-    const stopTimer = core.clock.after(ms, () => {
+    const over = (): void => {
       stopCancel()
       resolve()
-    })
+    }
+    const stopTimer = core.clock.after(ms, over, true) // a caller waits: the process must not end meanwhile
     const stopCancel = call.onCancel(() => {
       stopTimer()
       resolve()

@@ -28,6 +28,7 @@ export function manualClock(startMs: number = 1_000): ManualClock {
       return () => void timers.delete(id)
     },
     async advance(ms) {
+      await settle() // what was just started sets its timers at the time it was started
       const untilMs = nowMs + ms
       for (let due = nextDue(untilMs); due !== undefined; due = nextDue(untilMs)) {
         const { atMs, run } = timers.get(due)!

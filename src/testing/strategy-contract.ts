@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
+import { LiveAttempt } from '../core/attempt.ts'
 import type { BackendRecord } from '../core/backend.ts'
+import type { LiveCall } from '../core/call.ts'
 import type { Backend, Picker, Strategy } from '../core/contracts.ts'
+import type { OutcomeClass } from '../core/outcome.ts'
 import { backendsOf, type ContractCase, callOf, coreOf, membersOf } from './kit.ts'
 import { type ManualClock, manualClock } from './manual-clock.ts'
 import { seededRandom } from './seeded-random.ts'
@@ -92,6 +95,14 @@ export function strategyContract(make: () => Strategy): readonly ContractCase[] 
       for (let i = 0; i < 100; i++) bench.pick(picker)
       assert.equal(JSON.stringify(all), before)
     }),
+    it('takes news of every kind of end, and shuts nobody out for good because of it', (bench) => {
+      const all = bench.backends(3)
+      const picker = bench.build(all)
+      for (const kind of ['ok', 'server-error', 'connect', 'timeout', 'rate-limited', 'cancelled'] as const) {
+        for (const backend of all) bench.tell(backend, kind)
+      }
+      assert.equal(new Set(bench.traffic(picker, PICKS, 4)).size, 3)
+    }),
     it('repeats itself under the same seed', () => {
       const run = (): string[] => {
         const bench = new Bench(make())
@@ -134,6 +145,18 @@ class Bench {
 
   pick(picker: Picker): Backend | undefined {
     return picker(callOf(this.clock.now(), `key ${this.clock.now()}`))
+  }
+
+  /** One attempt from its head to its end, as the pool would tell it. */
+  tell(backend: BackendRecord, kind: OutcomeClass): void {
+    const call = callOf(this.clock.now()) as LiveCall
+    const lender = { now: () => this.clock.now(), headed: () => {}, settled: () => {} }
+    const request = { method: 'GET', path: '/', headers: [], body: null }
+    const attempt = new LiveAttempt(call, backend, request, false, lender, { gates: [], chooser: this.#chooser })
+    call.add(attempt)
+    this.#chooser.head?.(attempt)
+    attempt.settle(kind, undefined)
+    this.#chooser.settle?.(attempt)
   }
 
   /** So many picks with so many in flight at once; equal latencies. */

@@ -101,24 +101,26 @@ export function transportContract(
     }),
     on(
       'sends an opened body chunk by chunk',
-      ({ socket }) => void setTimeout(() => socket.write(OK), 50),
+      () => {},
       async ({ rig, server }) => {
         const body = { length: undefined, replayable: true, open: () => chunks(['one', 'two', 'three']) }
-        read((await rig.send({ method: 'POST', body }).response).body)
-        assert.match(server.connections[0]!.received, /one[\s\S]*two[\s\S]*three/)
+        const sent = rig.send({ method: 'POST', body })
+        const arrived = (): boolean => /one[\s\S]*two[\s\S]*three/.test(server.connections[0]?.received ?? '')
+        await until(arrived, 'the body did not come whole')
+        server.connections[0]!.socket.write(OK)
+        read((await sent.response).body)
       },
     ),
     on(
       'resolves at the head and pushes chunks as they come',
-      ({ socket }) => {
-        socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n')
-        setTimeout(() => socket.write('3\r\none\r\n'), 20)
-        setTimeout(() => socket.write('3\r\ntwo\r\n0\r\n\r\n'), 60)
-      },
-      async ({ rig }) => {
+      ({ socket }) => void socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n'),
+      async ({ rig, server }) => {
         const seen = read((await rig.send().response).body)
         assert.equal(seen.text, '')
+        const { socket } = server.connections[0]!
+        socket.write('3\r\none\r\n')
         await until(() => seen.text === 'one', 'the first chunk did not come alone')
+        socket.write('3\r\ntwo\r\n0\r\n\r\n')
         await until(() => seen.ends === 1, 'no end')
         assert.equal(seen.text, 'onetwo')
       },
@@ -367,7 +369,7 @@ export function transportContract(
           for (;;) yield new Uint8Array(64 * 1024)
         }
         const sent = rig.send({ method: 'POST', body: { length: undefined, replayable: false, open: source } })
-        await pause(50)
+        await until(() => server.connections[0]?.received.includes('\r\n\r\n') === true, 'the request never came')
         await assertAbort(sent)
         server.connections[0]!.socket.resume()
         await until(() => server.connections[0]!.closed, 'the connection stayed open')

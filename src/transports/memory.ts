@@ -204,7 +204,7 @@ class Exchange implements ResponseBody, BodyControl {
   #after(ms: number | undefined, run: () => void): void {
     if (this.#over) return
     if (ms === undefined || ms <= 0) return run()
-    this.#stop = this.#clock.after(ms, run)
+    this.#stop = this.#clock.after(ms, run, true) // a caller waits
   }
 }
 

@@ -117,7 +117,7 @@ describe('re-entry', () => {
 
   test('is not decided by requests from before the ejection, whatever they come to', async () => {
     const it = outlierBench()
-    it.scripts.set('a', () => {})
+    it.scripts.set('a', (send) => send.connect())
     for (let i = 0; i < 16; i++) it.start({}, { prefer: 'a' })
     await it.clock.advance(0)
     const old = [...it.transport.sends]

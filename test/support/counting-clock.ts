@@ -6,17 +6,21 @@ export function countingClock(): Clock & { readonly pending: number } {
   let pending = 0
   return {
     now: systemClock.now,
-    after(ms, run) {
+    after(ms, run, hold) {
       let over = false
       const end = (): void => {
         if (!over) pending--
         over = true
       }
       pending++
-      const stop = systemClock.after(ms, () => {
-        end()
-        run()
-      })
+      const stop = systemClock.after(
+        ms,
+        () => {
+          end()
+          run()
+        },
+        hold,
+      )
       return () => {
         end()
         stop()
