@@ -1,7 +1,7 @@
 // Balances a protocol that is not HTTP: two little TCP servers that answer PING with PONG, line by line. One of them dies
 // on the way. `acquire` lends a backend; how it went is said with `succeed` or `fail`, and whoever fails is left out.
 import { once } from 'node:events'
-import { connect, createServer, type AddressInfo, type Server } from 'node:net'
+import { type AddressInfo, connect, createServer, type Server } from 'node:net'
 import { createInterface } from 'node:readline'
 import { createBalancer } from 'evenkeel'
 

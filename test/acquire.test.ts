@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import net from 'node:net'
 import { inspect } from 'node:util'
 import {
   type Attempt,
@@ -14,7 +15,7 @@ import {
 } from 'evenkeel'
 import { manualClock, seededRandom } from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
-import { idle, inflight, kept, keeper, statsOf } from './support/upstreams.ts'
+import { idle, inflight, keeper, kept, nobody, statsOf } from './support/upstreams.ts'
 
 /** A balancer over backends a, b, c, ... that are never sent anything, on a manual clock. */
 function scene(n: number, options: Omit<BalancerOptions, 'backends'> = {}) {
@@ -43,8 +44,6 @@ function refused(): Error {
 
 /** The real one, of a port where nobody listens. */
 async function reallyRefused(): Promise<unknown> {
-  const net = await import('node:net')
-  const { nobody } = await import('./support/upstreams.ts')
   const socket = net.connect((await nobody()).port, '127.0.0.1')
   const [error] = await once(socket, 'error')
   return error
@@ -129,7 +128,12 @@ describe('acquire', () => {
     ]
     const balancer = kept(createBalancer({ backends, strategy: 'round-robin' }))
     const leases = Array.from({ length: 6 }, () => balancer.acquire())
-    expect(leases.map(({ backend }) => backend.id).sort().join('')).toBe('abbbbb')
+    expect(
+      leases
+        .map(({ backend }) => backend.id)
+        .sort()
+        .join(''),
+    ).toBe('abbbbb')
     for (const lease of leases) lease.cancel()
   })
 
@@ -304,6 +308,29 @@ describe('fail', () => {
     expect(statsOf(balancer).classes).toEqual({ [kind]: 1 })
   })
 
+  test.fails.each<[string, unknown, OutcomeClass]>([
+    [
+      'an AbortError of Node’s own',
+      Object.assign(new Error('aborted'), { name: 'AbortError', code: 'ABORT_ERR' }),
+      'cancelled',
+    ],
+    ['status 429 with a code nobody knows', { status: 429, code: 'rate_limit_exceeded' }, 'rate-limited'],
+  ])('takes %s for what it is', (_, error, kind) => {
+    const { balancer } = scene(1)
+    balancer.acquire().fail(error)
+    expect(statsOf(balancer).classes).toEqual({ [kind]: 1 })
+  })
+
+  test.fails('tells the platform’s code to who listens', () => {
+    const { balancer } = scene(1)
+    let told: Attempt | undefined
+    balancer.on('attempt', (attempt) => {
+      told = attempt
+    })
+    balancer.acquire().fail(refused())
+    expect(told!.outcome!.code).toBe('ECONNREFUSED')
+  })
+
   test('five times in a row with ECONNREFUSED ejects, and one real success after its time brings it back', async () => {
     const { balancer, clock } = scene(2)
     const told: string[] = []
@@ -330,14 +357,13 @@ describe('fail', () => {
     expect(proved.backend.id).toBe('a')
   })
 
-  test.each(cases.filter(([, , kind]) => ['auth', 'rate-limited', 'cancelled', 'local', 'client-error'].includes(kind)))(
-    'with %s never ejects',
-    (_, error) => {
-      const { balancer } = scene(2)
-      fail(balancer, 20, error)
-      expect(balancer.stats().pools.default!.backends[0]).toMatchObject({ state: 'up', requests: 20, failures: 0 })
-    },
-  )
+  test.each(
+    cases.filter(([, , kind]) => ['auth', 'rate-limited', 'cancelled', 'local', 'client-error'].includes(kind)),
+  )('with %s never ejects', (_, error) => {
+    const { balancer } = scene(2)
+    fail(balancer, 20, error)
+    expect(balancer.stats().pools.default!.backends[0]).toMatchObject({ state: 'up', requests: 20, failures: 0 })
+  })
 
   test('then succeed starts the count anew, cancel does not', () => {
     const { balancer } = scene(2)

@@ -3,7 +3,7 @@ import { type BalancerOptions, createBalancer, type Explanation, type MemoryBack
 import { createProxy } from 'evenkeel/node'
 import { manualClock, seededRandom } from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
-import { ask, balance, kept, keeper, nobody, rawUpstream, until, upstream } from './support/upstreams.ts'
+import { ask, balance, keeper, kept, nobody, rawUpstream, until, upstream } from './support/upstreams.ts'
 
 /** A balancer over memory backends on a manual clock; pauses before retries are half of what they may be. */
 function scene(
@@ -101,7 +101,9 @@ describe('explain tells of a call', () => {
     const error = await outcome(balancer.request('/', { method: 'POST', body: 'x' }))
     expect(error).toMatchObject({ code: 'RESET' })
     const explanation = balancer.explain(error)!
-    expect(explanation.attempts).toMatchObject([{ class: 'reset', phase: 'head', code: 'ECONNRESET', headMs: undefined }])
+    expect(explanation.attempts).toMatchObject([
+      { class: 'reset', phase: 'head', code: 'ECONNRESET', headMs: undefined },
+    ])
     expect(decisions(explanation)).toEqual(['a: reset: not sent again, a repeat is not safe'])
   })
 
@@ -117,7 +119,10 @@ describe('explain tells of a call', () => {
   })
 
   test('whose attempts were used up, by answers: the last one is handed over', async () => {
-    const { balancer, outcome } = scene({ a: { status: 503 }, b: { status: 502 } }, { retry: { attempts: 2, baseMs: 0 } })
+    const { balancer, outcome } = scene(
+      { a: { status: 503 }, b: { status: 502 } },
+      { retry: { attempts: 2, baseMs: 0 } },
+    )
     const answer = await outcome(balancer.request('/'))
     expect(decisions(balancer.explain(answer))).toEqual([
       'a: server-error (503): sent again after 0 ms',
@@ -138,7 +143,9 @@ describe('explain tells of a call', () => {
   test('whose deadline was too near for another', async () => {
     const { balancer, outcome } = scene({ a: { headMs: 80, status: 503 }, b: {} }, { retry: { baseMs: 100 } })
     const answer = await outcome(balancer.request('/', { timeoutMs: 100 }))
-    expect(decisions(balancer.explain(answer))).toEqual(['a: server-error (503): not sent again, the deadline is too near'])
+    expect(decisions(balancer.explain(answer))).toEqual([
+      'a: server-error (503): not sent again, the deadline is too near',
+    ])
   })
 
   test('sent again on a new connection, since the old one had died of age', async () => {
@@ -177,7 +184,9 @@ describe('explain tells of a call', () => {
     await clock.advance(30)
     controller.abort()
     const error = await call
-    expect(balancer.explain(error)!.attempts).toMatchObject([{ class: 'cancelled', phase: 'head', status: 0, endMs: 30 }])
+    expect(balancer.explain(error)!.attempts).toMatchObject([
+      { class: 'cancelled', phase: 'head', status: 0, endMs: 30 },
+    ])
   })
 
   test('under way: what is known so far, and more when it is asked again', async () => {
@@ -189,14 +198,18 @@ describe('explain tells of a call', () => {
     await clock.advance(15)
     const early = balancer.explain(answer)!
     expect(early.totalMs).toBe(25)
-    expect(early.attempts).toMatchObject([{ class: 'ok', status: 200, phase: 'under way', headMs: 10, endMs: undefined }])
+    expect(early.attempts).toMatchObject([
+      { class: 'ok', status: 200, phase: 'under way', headMs: 10, endMs: undefined },
+    ])
     await clock.advance(1_000)
     expect(balancer.explain(answer)).toMatchObject({ totalMs: 130, attempts: [{ phase: 'done', endMs: 130 }] })
     expect(early.totalMs).toBe(25) // plain data: what was told stays as it was
   })
 
   test('whose body broke off after its head was handed over', async () => {
-    const { balancer, clock } = scene({ a: { body: ['half'], chunkMs: 5, failure: { phase: 'body', code: 'ECONNRESET' } } })
+    const { balancer, clock } = scene({
+      a: { body: ['half'], chunkMs: 5, failure: { phase: 'body', code: 'ECONNRESET' } },
+    })
     const answer = await balancer.request('/')
     const text = answer.body.text().catch((error: unknown) => error)
     await clock.advance(10)
@@ -243,6 +256,13 @@ describe('explain takes', () => {
       const error = await call.catch((error: unknown) => error)
       expect(balancer.explain(error)!.attempts.map((attempt) => attempt.code)).toEqual(['ECONNREFUSED', 'ECONNREFUSED'])
     }
+  })
+
+  test.fails('the error a body broke off with', async () => {
+    const { balancer } = scene({ a: { body: ['half'], failure: { phase: 'body', code: 'ECONNRESET' } } })
+    const { body } = await balancer.request('/')
+    const error = await body.text().catch((error: unknown) => error)
+    expect(balancer.explain(error)).toMatchObject({ attempts: [{ class: 'truncated' }] })
   })
 
   test('the http.ServerResponse that the proxy wrote, when it is finished', async () => {
@@ -316,6 +336,12 @@ describe('several balancers in one process', () => {
     expect(users.explain(error)).toBeDefined()
     expect(orders.explain(error)).toBeUndefined()
     expect([users, orders].map((it) => it.stats().pools.default!.calls)).toEqual([1, 0])
+  })
+
+  test.fails('explain nothing of each other’s answers', async () => {
+    const [users, orders] = ['users', 'orders'].map((name) => scene({ a: {} }, { name }).balancer)
+    const answers = [await users!.request('/'), await users!.fetch('/')]
+    expect(answers.map((answer) => orders!.explain(answer))).toEqual([undefined, undefined])
   })
 
   test('may have another name after an update', async () => {

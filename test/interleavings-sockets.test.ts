@@ -4,7 +4,7 @@ import { seededRandom } from 'evenkeel/testing'
 import fc from 'fast-check'
 import { afterAll, beforeAll, test } from 'vitest'
 import { type RawConnection, type RawServer, rawServer } from '../src/testing/raw-server.ts'
-import { pause, until } from './support/upstreams.ts'
+import { balance, nobody, pause, until } from './support/upstreams.ts'
 
 const RUNS = 220
 const BIG = 'x'.repeat(300_000)
@@ -104,6 +104,12 @@ async function read(answer: Response | Answer, how: 'whole' | 'stream' | 'first'
 function sockets(): number {
   return process.getActiveResourcesInfo().filter((name) => name === 'TCPSocketWrap' || name === 'TCPConnectWrap').length
 }
+
+test('a refused connection passes its place on to those that wait, and no exception escapes', async () => {
+  const balancer = balance([await nobody()], { undici: { connections: 1 }, retry: { attempts: 1 } })
+  const ends = await Promise.allSettled(Array.from({ length: 5 }, () => balancer.fetch('/')))
+  for (const end of ends) assert.match(String(end.status === 'rejected' && end.reason), /ECONNREFUSED/)
+})
 
 test(`a lease ends exactly once and no socket stays in ${RUNS} interleavings on real sockets`, async () => {
   let attempts = 0

@@ -136,7 +136,13 @@ describe('memory keeps every request', () => {
     await balancer.request('/1', { headers: { 'X-One': '1' } })
     await balancer.fetch('/2', { method: 'POST', body: 'two' })
     await balancer.request('/3', { method: 'PUT', body: new Blob(['three']) })
-    const seen = transport.requests.map((it) => [it.backend, it.number, it.method, it.path, Buffer.from(it.body).toString()])
+    const seen = transport.requests.map((it) => [
+      it.backend,
+      it.number,
+      it.method,
+      it.path,
+      Buffer.from(it.body).toString(),
+    ])
     expect(seen).toEqual([
       ['a', 1, 'GET', '/1', ''],
       ['b', 1, 'POST', '/2', 'two'],
@@ -226,7 +232,10 @@ describe('memory delays', () => {
       ['head', 200, /waited 200 ms for the head/],
       ['body', 300, /waited 300 ms for more of the body/],
     ] as const) {
-      const text = await begun(clock, balancer.request('/', { prefer }).then(({ body }) => body.text()))
+      const text = await begun(
+        clock,
+        balancer.request('/', { prefer }).then(({ body }) => body.text()),
+      )
       await clock.advance(ms - 1)
       expect(text.over, prefer).toBe(false)
       await clock.advance(1)
@@ -266,7 +275,10 @@ describe('memory fails', () => {
       { retry: { attempts: 1 } },
     )
     const answer = balancer.request('/')
-    const text = await begun(clock, answer.then(({ body }) => body.text()))
+    const text = await begun(
+      clock,
+      answer.then(({ body }) => body.text()),
+    )
     if (ms > 0) {
       await clock.advance(ms - 1)
       expect(text.over).toBe(false)

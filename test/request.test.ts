@@ -155,6 +155,21 @@ describe('request', () => {
     expect(got!.headers.accept).toBe('text/plain')
   })
 
+  test('takes Headers and pairs as well, and leaves out what is undefined', async () => {
+    const backend = await keeper()
+    const { request } = balance([backend])
+    await request('/', { headers: new Headers({ authorization: 'Bearer 1' }) })
+    await request('/', { headers: Object.entries({ 'X-A': '1', 'x-a': '2' }) })
+    await request('/', { headers: { 'x-none': undefined, 'x-a': '3' } as unknown as HeaderRecord })
+    expect(backend.got.map(({ headers }) => [headers.authorization, headers['x-a'], 'x-none' in headers])).toEqual([
+      ['Bearer 1', undefined, false],
+      [undefined, '1, 2', false],
+      [undefined, '3', false],
+    ])
+    const wrong = { 'x-n': 5 } as unknown as HeaderRecord
+    await expect(request('/', { headers: wrong })).rejects.toThrow(/header x-n: expected a string/)
+  })
+
   test('adds no header of its own but the connection’s', async () => {
     const backend = await keeper()
     await balance([backend]).request('/')
@@ -166,7 +181,13 @@ describe('request', () => {
     const { request } = balance([backend])
     await request('/', {
       method: 'POST',
-      headers: { Connection: 'close', 'Content-Length': '99', Host: 'evil.test', 'transfer-encoding': 'chunked', te: 'x' },
+      headers: {
+        Connection: 'close',
+        'Content-Length': '99',
+        Host: 'evil.test',
+        'transfer-encoding': 'chunked',
+        te: 'x',
+      },
       body: 'four',
     })
     const { headers, body } = backend.got[0]!
@@ -838,7 +859,13 @@ describe('a request body', () => {
   const rows: readonly Row[] = [
     { name: 'a string', body: () => 'h\u00e9\ud800', bytes: encoder.encode('hé\ufffd'), type: plain, length: 6 },
     { name: 'an empty string', body: () => '', bytes: new Uint8Array(), type: plain, length: 0 },
-    { name: 'URLSearchParams', body: () => new URLSearchParams({ a: 'b c' }), bytes: encoder.encode('a=b+c'), type: urlencoded, length: 5 },
+    {
+      name: 'URLSearchParams',
+      body: () => new URLSearchParams({ a: 'b c' }),
+      bytes: encoder.encode('a=b+c'),
+      type: urlencoded,
+      length: 5,
+    },
     { name: 'a Blob', body: () => new Blob([eight], { type: 'a/b' }), bytes: eight, type: 'a/b', length: 8 },
     { name: 'a File', body: () => new File([eight], 'a.bin', { type: 'a/c' }), bytes: eight, type: 'a/c', length: 8 },
     { name: 'an ArrayBuffer', body: () => eight.slice().buffer, bytes: eight, length: 8 },
@@ -850,7 +877,12 @@ describe('a request body', () => {
     { name: 'a byte stream', body: () => new Blob([eight]).stream(), bytes: eight, length: undefined },
     { name: 'a Node stream', body: () => Readable.from([Buffer.from(eight)]), bytes: eight, length: undefined },
     { name: 'an async iterable', body: () => parts(), bytes: eight, length: undefined },
-    { name: 'an async iterable of strings', body: () => Readable.from(['h', 'é']), bytes: encoder.encode('hé'), length: undefined },
+    {
+      name: 'an async iterable of strings',
+      body: () => Readable.from(['h', 'é']),
+      bytes: encoder.encode('hé'),
+      length: undefined,
+    },
   ]
 
   test.each(rows)('$name arrives byte by byte, with its type and framing', async ({ body, bytes, type, length }) => {
@@ -890,7 +922,10 @@ describe('a request body', () => {
 
   test('goes with any method, GET too', async () => {
     const backend = await keeper()
-    await balance([backend]).request('/_search', { body: '{"query":{}}', headers: { 'content-type': 'application/json' } })
+    await balance([backend]).request('/_search', {
+      body: '{"query":{}}',
+      headers: { 'content-type': 'application/json' },
+    })
     expect(backend.got.map(({ method, body }) => [method, text(body)])).toEqual([['GET', '{"query":{}}']])
   })
 
@@ -910,6 +945,21 @@ describe('a request body', () => {
     body.getReader()
     await expect(balancer.request('/', { method: 'POST', body })).rejects.toBeInstanceOf(TypeError)
     expect(statsOf(balancer).requests).toBe(0)
+  })
+
+  test.fails.each<[string, (letGo: () => void) => unknown]>([
+    ['a Node stream', (letGo) => new Readable({ read() {}, destroy: (_, done) => done(letGo() as never) })],
+    ['a ReadableStream', (cancel) => new ReadableStream({ cancel })],
+  ])('that was never sent is let go: %s', async (_, body) => {
+    const balancer = balance([await keeper()])
+    for (const { id } of balancer.stats().pools.default!.backends) balancer.disable(id)
+    let gone = false
+    const given = body(() => {
+      gone = true
+    })
+    await rejectsWith('NO_BACKEND', balancer.request('/', { method: 'POST', body: given }))
+    await pause(20)
+    expect(gone).toBe(true)
   })
 
   test('of 32 MiB streams up, no faster than it is taken', async () => {

@@ -316,7 +316,12 @@ describe('least', () => {
     const best = equals.map((i) => list[i]!)
     const picked = counts(picker, best, 200_000)
     expect(picked.reduce((sum, n) => sum + n)).toBe(200_000)
-    expect(chiSquare(picked, equals.map(() => 1))).toBeLessThan(bound)
+    expect(
+      chiSquare(
+        picked,
+        equals.map(() => 1),
+      ),
+    ).toBeLessThan(bound)
   })
 
   test('draws no lots where one is best', () => {
@@ -381,13 +386,7 @@ describe('by name', () => {
 })
 
 describe('the contract', () => {
-  for (const make of [
-    random,
-    weightedRandom,
-    weightedRoundRobin,
-    () => least(byInflight),
-    () => least(byPeakEwma),
-  ]) {
+  for (const make of [random, weightedRandom, weightedRoundRobin, () => least(byInflight), () => least(byPeakEwma)]) {
     for (const { name, run } of strategyContract(make)) test(name, run)
   }
 })

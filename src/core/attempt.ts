@@ -142,7 +142,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.#cancelers = undefined
     const outcome = this.#outcomeOf(failure)
     this.#end(outcome)
-    return errorOf(this.outcome ?? outcome, this.backend.id)
+    return errorOf(this.outcome!, this.backend.id)
   }
 
   /** A lease without a transport ends as its holder says. */
@@ -173,7 +173,9 @@ export class LiveAttempt implements Attempt, BodyOwner {
 
   // --- inside
 
-  #outcomeOf(failure: SendFailure): Outcome {
+  #outcomeOf(told: SendFailure): Outcome {
+    // Of a cancel the reason is known here; a transport may have wrapped it.
+    const failure = this.canceled ? { ...told, cause: this.reason } : told
     let kind = classOfFailure(failure, this.canceled)
     // A reader that stopped reading is nobody's fault but its own.
     if (kind === 'timeout' && this.#body?.blocked === true) kind = 'cancelled'

@@ -37,7 +37,6 @@ export class Body implements ResponseBody, BodySink, BodyControl {
   #delivering = false
   /** Nothing is waited for any more, whatever the reader answered to its last chunk. */
   #aborted = false
-  #told = false
   #trailers: RawHeaders | undefined
   #error: unknown
   #settled: (() => void) | undefined
@@ -186,10 +185,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
     }
     if (next > 0) this.#early = next < this.#early.length ? this.#early.slice(next) : NO_CHUNKS
     if (this.#paused || this.#early.length > 0) return
-    this.#earlyBytes = 0
     if (this.#state === 'open') return this.#unblock()
-    if (this.#told) return
-    this.#told = true
     const sink = this.#sink
     this.#sink = undefined
     if (this.#state === 'ended') sink.end(this.#trailers)

@@ -10,6 +10,8 @@ export interface BudgetOptions {
 }
 
 const SLICES = 10
+/** A thousand deposits of 0.2 add up to a little less than 200. */
+const ROUNDING = 1e-9
 
 /**
  * The one budget of retries and hedges (Finagle's leaky token bucket): each call deposits `share` of a repeat, each repeat
@@ -40,7 +42,7 @@ export class Budget {
   /** Takes one repeat, or refuses. */
   withdraw(): boolean {
     this.#advance(this.#clock.now())
-    if (this.#sum() + this.#reserve < 1) return false
+    if (this.#sum() + this.#reserve < 1 - ROUNDING) return false
     this.#balances[this.#slice % SLICES]! -= 1
     return true
   }

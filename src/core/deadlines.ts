@@ -106,15 +106,27 @@ export class Deadlines {
     this.#stop = undefined
     this.#wakeMs = Infinity
     const nowMs = this.#clock.now()
-    let nextMs = Infinity
-    for (const [ms, queue] of this.#queues) {
+    for (const queue of this.#queues.values()) {
       while (queue.head !== undefined && queue.head.atMs <= nowMs) {
         const deadline = queue.head
         queue.remove(deadline)
-        deadline.expire()
+        try {
+          deadline.expire()
+        } catch (error) {
+          this.#rest(nowMs) // a reader's bug must not stop everybody's clock
+          throw error
+        }
       }
-      if (queue.head !== undefined) nextMs = Math.min(nextMs, queue.head.atMs)
-      else this.#queues.delete(ms) // per-call durations must not pile up
+    }
+    this.#rest(nowMs)
+  }
+
+  /** Until the next deadline; queues that are empty go, per-call durations must not pile up. */
+  #rest(nowMs: number): void {
+    let nextMs = Infinity
+    for (const [ms, { head }] of this.#queues) {
+      if (head === undefined) this.#queues.delete(ms)
+      else nextMs = Math.min(nextMs, head.atMs)
     }
     if (nextMs < this.#wakeMs) this.#arm(nextMs, nowMs)
   }

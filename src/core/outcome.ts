@@ -116,6 +116,11 @@ export function classOfStatus(status: number): OutcomeClass {
   return STATUS_CLASSES.find((row) => status >= row.from && status <= row.to)?.class ?? 'protocol'
 }
 
+/** A code like 'constructor' must not find what every object has. */
+function rowOf(table: Readonly<Record<string, OutcomeClass>>, code: string): OutcomeClass | undefined {
+  return Object.hasOwn(table, code) ? table[code] : undefined
+}
+
 /** Class of a failed send. A cancel's reason decides over the phase: our own timeout is one, anything else is the caller's. */
 export function classOfFailure(failure: SendFailure, canceled: boolean): OutcomeClass {
   if (canceled) {
@@ -123,7 +128,7 @@ export function classOfFailure(failure: SendFailure, canceled: boolean): Outcome
     if (failure.phase === 'head' || failure.phase === 'body') return 'timeout'
     return PHASE_CLASSES[failure.phase]
   }
-  const byCode = CODE_CLASSES[failure.code]
+  const byCode = rowOf(CODE_CLASSES, failure.code)
   if (byCode !== undefined) return byCode
   if (failure.phase === 'head' && failure.code.startsWith('HPE_')) return 'protocol' // llhttp's; in a body it is a cut
   if (failure.phase === 'head' && failure.reused) return 'stale'
@@ -134,7 +139,7 @@ export function classOfFailure(failure: SendFailure, canceled: boolean): Outcome
 export function classOfError(error: unknown): OutcomeClass {
   if (typeof error !== 'object' || error === null) return 'reset'
   const { code, status, statusCode, name } = error as Readonly<Record<string, unknown>>
-  if (typeof code === 'string') return CODE_CLASSES[code] ?? LEASE_CODES[code] ?? 'reset'
+  if (typeof code === 'string') return rowOf(CODE_CLASSES, code) ?? rowOf(LEASE_CODES, code) ?? 'reset'
   if (name === 'AbortError') return 'cancelled'
   if (name === 'TimeoutError') return 'timeout'
   const answered = typeof status === 'number' ? status : statusCode

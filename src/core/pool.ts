@@ -154,6 +154,7 @@ export class Pool implements PoolControl, Lender {
 
   weigh(backend: Backend, by: string, factor: number): void {
     const record = backend as BackendRecord
+    if (!(factor >= 0 && factor <= 1)) throw new RangeError(`weigh by ${by}: expected 0..1, got ${factor}`)
     if ((record.factors.get(by) ?? 1) === factor) return
     if (factor === 1) record.factors.delete(by)
     else record.factors.set(by, factor)

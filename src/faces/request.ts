@@ -11,7 +11,8 @@ export type HeaderRecord = Readonly<Record<string, string | readonly string[]>>
 export interface RequestOptions extends CallOptions {
   /** default 'GET' */
   readonly method?: string
-  readonly headers?: HeaderRecord
+  /** By name, or pairs as `Headers` has them. */
+  readonly headers?: HeaderRecord | Iterable<readonly [name: string, value: string]>
   /** Whatever `fetch` takes as a body. */
   readonly body?: unknown
   readonly signal?: AbortSignal
@@ -204,17 +205,19 @@ export class AnswerBody implements AsyncIterable<Uint8Array> {
   }
 }
 
-function rawHeaders(headers: HeaderRecord | undefined, type: string | null): RawHeaders {
+function rawHeaders(given: RequestOptions['headers'], type: string | null): RawHeaders {
   const raw: string[] = []
   let typed = type === null
-  if (headers !== undefined) {
+  if (given !== undefined) {
+    const headers = Symbol.iterator in given ? recordOf([...given].flat()) : (given as HeaderRecord)
     for (const name of Object.keys(headers)) {
+      const value: unknown = headers[name]
       const lower = name.toLowerCase()
-      if (DROPPED.has(lower)) continue
+      if (value === undefined || DROPPED.has(lower)) continue
       if (lower === 'content-type') typed = true
-      const value = headers[name]!
       if (typeof value === 'string') raw.push(name, value)
-      else for (const one of value) raw.push(name, one)
+      else if (Array.isArray(value)) for (const one of value) raw.push(name, one)
+      else throw new TypeError(`header ${name}: expected a string or a list of strings, found ${typeof value}`)
     }
   }
   if (!typed) raw.push('content-type', type!)

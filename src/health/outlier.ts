@@ -1,4 +1,4 @@
-import type { Attempt, Backend, Core, Stop, Watcher } from '../core/contracts.ts'
+import type { Backend, Core, Stop, Watcher } from '../core/contracts.ts'
 import { CLASSES } from '../core/outcome.ts'
 
 export interface OutlierSettings {
@@ -30,7 +30,7 @@ interface Track {
   ejected: boolean
   /** Back, but not yet proved: one request at a time until one succeeds. */
   onTrial: boolean
-  trial: Attempt | 'admitted' | undefined
+  trial: boolean
   returnedMs: number
   stop: Stop | undefined
 }
@@ -50,7 +50,7 @@ export function outlier(settings: OutlierSettings): Watcher {
             ejections: 0,
             ejected: false,
             onTrial: false,
-            trial: undefined,
+            trial: false,
             returnedMs: 0,
             stop: undefined,
           }
@@ -85,7 +85,7 @@ export function outlier(settings: OutlierSettings): Watcher {
         const nowMs = core.clock.now()
         const forgiven = track.returnedMs === 0 ? 0 : Math.floor((nowMs - track.returnedMs) / FORGIVE_MS)
         track.ejections = Math.max(0, track.ejections - forgiven) + 1
-        const ms = jittered(Math.min(settings.baseMs * track.ejections, settings.maxMs), core)
+        const ms = Math.min(jittered(settings.baseMs * track.ejections, core), settings.maxMs)
         const detail = track.onTrial ? 'failed the request that was to prove it' : `${track.run} failures in a row`
         track.ejected = true
         track.onTrial = false
@@ -98,7 +98,8 @@ export function outlier(settings: OutlierSettings): Watcher {
         track.stop = undefined
         track.ejected = false
         track.onTrial = true
-        track.trial = undefined
+        track.run = 0
+        track.trial = false
         track.returnedMs = core.clock.now()
         forgetRemoved()
         core.control.unblock(backend, BY)
@@ -110,15 +111,15 @@ export function outlier(settings: OutlierSettings): Watcher {
           admit(backend) {
             const track = tracks.get(backend)
             if (track === undefined || !track.onTrial) return true
-            if (track.trial !== undefined) return !core.members().eligible.some((other) => carries(other, backend))
-            track.trial = 'admitted'
+            if (track.trial) return !core.members().eligible.some((other) => carries(other, backend))
+            track.trial = true
             return true
           },
           release(backend, attempt) {
             const track = tracks.get(backend)
-            if (track?.trial === undefined) return
+            if (!track?.trial) return
             // Requests from before the trial may end during it: only the one admitted frees the place.
-            if (attempt === undefined || attempt.startMs >= track.returnedMs) track.trial = undefined
+            if (attempt === undefined || attempt.startMs >= track.returnedMs) track.trial = false
           },
         },
         sink: {
@@ -136,9 +137,9 @@ export function outlier(settings: OutlierSettings): Watcher {
               return
             }
             const track = trackOf(backend)
+            if (attempt.startMs < track.returnedMs) return // sent before the ejection, which was for that
             track.run++
-            const failedTrial = track.onTrial && attempt.startMs >= track.returnedMs
-            if (failedTrial || track.run >= settings.consecutive) eject(backend, track)
+            if (track.onTrial || track.run >= settings.consecutive) eject(backend, track)
           },
         },
         stop() {

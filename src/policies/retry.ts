@@ -68,8 +68,7 @@ export function retry(settings: RetrySettings): Policy {
           }
           attempt.decision = `${why}: sent again after ${Math.round(pauseMs)} ms`
           core.emit('retry', call, attempt, pauseMs)
-          await sleep(pauseMs, call, core)
-          if (call.canceled) return fail(answer, call.reason)
+          await sleep(pauseMs, call, core) // cancelled meanwhile: `next` throws the reason
         }
       }
     },
