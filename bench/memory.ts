@@ -4,7 +4,7 @@ import { interleave, type Spread, spreadOf } from './rounds.ts'
 import { type Bench, IN_FLIGHT, type Subject, withUpstreams } from './subjects.ts'
 import { integer, ratio, row, table } from './table.ts'
 
-/** Enough for a hundred small collections; before them, an unrecorded turn for V8 to optimise in. */
+/** Enough for a few collections; before them, an unrecorded turn for V8 to optimise in. */
 const REQUESTS = 10_000
 const ROUNDS = 3
 

@@ -122,7 +122,7 @@ function poolOf(
       }
     },
   }
-  const host = { clock, random, deadlines: new Deadlines(clock), emit: () => {}, over: () => {} }
+  const host = { clock, random, deadlines: new Deadlines(clock), emit: () => {}, over: () => {}, met: () => {} }
   const transport = { name: 'none', send: () => Promise.reject(new Error('nothing is sent here')) }
   const budget = { share: 0.2, perSecond: 10, windowMs: 10_000 }
   const parts = { strategy: spy, transport, policies: [], watchers: [], sinks: [], panicBelow: 0.5, budget }

@@ -2,7 +2,7 @@ import type { BackendRecord } from './core/backend.ts'
 import { type CallOptions, type FaceHost, LiveCall, type Route, type Sending } from './core/call.ts'
 import { CallList } from './core/call-list.ts'
 import type { BalancerRequest, BalancerResponse, Clock, Endpoint, Lease, Random, Transport } from './core/contracts.ts'
-import { Deadlines } from './core/deadlines.ts'
+import { Deadline, Deadlines } from './core/deadlines.ts'
 import { BalancerError } from './core/errors.ts'
 import { callOf, type Explanation, explain } from './core/explain.ts'
 import { LiveLease } from './core/lease.ts'
@@ -18,6 +18,8 @@ export interface BalancerPlan {
   readonly origins: readonly string[] | undefined
   readonly route: Route | undefined
   readonly pools: readonly PoolPlan[]
+  /** To be called once the plan is in force. */
+  kept(): void
 }
 
 export interface PoolPlan {
@@ -75,6 +77,7 @@ export class Balancer<Fetch, Request> {
       deadlines: this.#deadlines,
       emit: (event, ...details) => this.#events.tell(event, details),
       over: (call) => this.#over(call),
+      met: (error, call) => this.#met(error, call),
     }
     this.#closed = new Promise((_, reject) => {
       this.#endWaits = () => reject(closed(this.name))
@@ -82,6 +85,7 @@ export class Balancer<Fetch, Request> {
     this.#closed.catch(() => {}) // nobody may be waiting
     this.#plan = planOf(options)
     this.#apply(this.#plan)
+    this.#plan.kept()
     const { fetch, request } = faces({
       send: (outgoing, callOptions) => this.send(outgoing, callOptions),
       bufferBytes: (pool) => this.#bufferBytes(pool),
@@ -105,13 +109,14 @@ export class Balancer<Fetch, Request> {
    * read to its end, discarded or cancelled, or when `response` rejects. `call.cancel(reason)` ends it at any time.
    */
   send(request: BalancerRequest, options: CallOptions = {}): Sending {
-    const { route } = this.#plan
-    const name = options.pool === undefined && route !== undefined ? route(request) : options.pool
     const call = new LiveCall(request.method, options, this.#clock.now())
+    call.owner = this
     if (this.#closing !== undefined) {
       call.over()
       return { call, response: Promise.reject(closed(this.name)) }
     }
+    const { route } = this.#plan
+    const name = options.pool === undefined && route !== undefined ? routed(route, request) : options.pool
     if (typeof name === 'object') {
       this.#calls.add(call)
       return { call, response: this.#runLater(call, request, options, name) }
@@ -129,11 +134,12 @@ export class Balancer<Fetch, Request> {
     if (this.#closing !== undefined) throw closed(this.name)
     const plan = this.#planned(options.pool)
     const call = new LiveCall(NO_REQUEST.method, options, this.#clock.now()).route(plan.name, 0)
+    call.owner = this
     const pool = this.#pools.get(plan.name)!
     pool.totals.calls++
+    this.#calls.add(call)
     try {
       const attempt = pool.lend(call, NO_REQUEST)
-      this.#calls.add(call)
       call.onCancel(() => attempt.settle('cancelled', undefined))
       pool.answered(call)
       const timeoutMs = options.timeoutMs ?? plan.leaseMs
@@ -142,7 +148,9 @@ export class Balancer<Fetch, Request> {
         this.#events.tell('warning', [new BalancerError('TIMEOUT', message, { backend: attempt.backend.id })])
       })
     } catch (error) {
+      this.#met(error, call)
       pool.totals.failed++
+      pool.answered(call)
       throw error
     }
   }
@@ -158,7 +166,7 @@ export class Balancer<Fetch, Request> {
    */
   explain(subject: unknown): Explanation | undefined {
     const call = callOf(subject, this.#errors)
-    return call === undefined ? undefined : explain(call, this.#clock.now())
+    return call === undefined || call.owner !== this ? undefined : explain(call, this.#clock.now())
   }
 
   /** The whole new configuration, in one step. A wrong one rejects and changes nothing; calls under way finish where they are. */
@@ -166,7 +174,7 @@ export class Balancer<Fetch, Request> {
     if (this.#closing !== undefined) throw closed(this.name)
     const plan = this.#planOf(options)
     this.#apply(plan)
-    this.#plan = plan
+    plan.kept()
   }
 
   /** No new requests for this backend, in every pool that has it; resolves when nothing is in flight on it. */
@@ -221,6 +229,12 @@ export class Balancer<Fetch, Request> {
     let plan: PoolPlan
     try {
       const canceled = new Promise<never>((_, reject) => call.onCancel(reject))
+      const { timeoutMs = 0 } = options
+      const late = new Deadline(this.#deadlines, () => {
+        call.cancel(new BalancerError('TIMEOUT', `route named no pool within ${timeoutMs} ms`))
+      })
+      late.set(timeoutMs, call.startMs)
+      call.onEnd(() => late.clear())
       plan = this.#planned(await Promise.race([name, canceled]))
     } catch (error) {
       call.answered = true
@@ -234,7 +248,7 @@ export class Balancer<Fetch, Request> {
     const pool = this.#pools.get(plan.name)!
     pool.totals.calls++
     call.route(plan.name, options.timeoutMs ?? plan.totalMs)
-    return pool.handle(call, request).then(
+    return started(() => pool.handle(call, request)).then(
       (response) => {
         pool.answered(call)
         return response
@@ -242,11 +256,16 @@ export class Balancer<Fetch, Request> {
       (error: unknown) => {
         if (call.canceled && !(error instanceof BalancerError)) pool.totals.aborted++
         else pool.totals.failed++
-        if (typeof error === 'object' && error !== null) this.#errors.set(error, call)
+        this.#met(error, call)
         pool.answered(call)
         throw error
       },
     )
+  }
+
+  /** For `explain(error)`. */
+  #met(error: unknown, call: LiveCall): void {
+    if (typeof error === 'object' && error !== null) this.#errors.set(error, call)
   }
 
   #over(call: LiveCall): void {
@@ -271,10 +290,17 @@ export class Balancer<Fetch, Request> {
     }
     const gone = [...this.#pools.values()].filter((pool) => !pools.has(pool.name))
     this.#pools = pools
-    for (const { commit } of prepared) commit()
-    for (const pool of gone) {
-      pool.apply([])
-      pool.close()
+    this.#plan = plan
+    // Listeners hear of it when all of it is done: one that updates again must not meet half a change.
+    this.#events.hold()
+    try {
+      for (const { commit } of prepared) commit()
+      for (const pool of gone) {
+        pool.apply([])
+        pool.close()
+      }
+    } finally {
+      this.#events.release()
     }
   }
 
@@ -312,7 +338,7 @@ export class Balancer<Fetch, Request> {
     this.#endWaits()
     if (this.#calls.size > 0 && drainMs > 0) {
       await new Promise<void>((resolve) => {
-        const stop = this.#clock.after(drainMs, resolve)
+        const stop = this.#clock.after(drainMs, resolve, true) // somebody waits for it
         this.#drained = () => {
           stop()
           resolve()
@@ -325,10 +351,35 @@ export class Balancer<Fetch, Request> {
       pool.close()
       transports.add(pool.transport)
     }
-    await Promise.all([...transports].map((transport) => transport.close?.()))
-    this.#deadlines.close()
-    this.#events.tell('closed', [])
-    this.#events.removeAllListeners()
+    try {
+      await Promise.all([...transports].map((transport) => transport.close?.()))
+    } finally {
+      this.#deadlines.close()
+      this.#events.tell('closed', [])
+      this.#events.removeAllListeners()
+    }
+  }
+}
+
+/** What a route throws or rejects with is told as what it is. */
+function routed(route: Route, request: BalancerRequest): string | Promise<string> {
+  const failed = (cause: unknown): never => {
+    throw new BalancerError('CONFIG', 'route failed', { cause })
+  }
+  try {
+    const name = route(request)
+    return typeof name === 'object' ? Promise.resolve(name).catch(failed) : name
+  } catch (error) {
+    return failed(error)
+  }
+}
+
+/** A policy that throws at once fails as one that rejects. */
+function started<T>(run: () => Promise<T>): Promise<T> {
+  try {
+    return run()
+  } catch (error) {
+    return Promise.reject(error)
   }
 }
 

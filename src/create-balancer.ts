@@ -3,6 +3,7 @@ import { resolveOptions } from './config/schema.ts'
 import { statusRanges } from './config/status.ts'
 import { systemClock } from './core/clock.ts'
 import type { Strategy, Transport, Watcher } from './core/contracts.ts'
+import { isDeepEqual } from './core/equal.ts'
 import type { BalancerOptions, ResolvedPool, ResolvedSettings, StrategyName } from './core/options.ts'
 import type { PoolParts } from './core/pool-parts.ts'
 import { systemRandom } from './core/random.ts'
@@ -45,9 +46,13 @@ export function createBalancer(options: BalancerOptions): EvenkeelBalancer {
     resolveOptions(given, { clock: systemClock, random: () => chance })
   const made = new Made()
   const first = resolve(options)
+  let planned = false
   const planOf = (given: BalancerOptions): BalancerPlan => {
-    const { name, origins, route, pools } = given === options ? first : resolve(given)
+    const { name, origins, route, pools } = planned ? resolve(given) : first
+    planned = true
+    made.begin()
     return {
+      kept: () => made.keep(),
       name,
       origins,
       route,
@@ -64,9 +69,27 @@ export function createBalancer(options: BalancerOptions): EvenkeelBalancer {
   return new Balancer(options, first, planOf, (host) => ({ fetch: createFetch(host), request: createRequest(host) }))
 }
 
-/** Parts made from settings, kept by what they were made from: an update that says the same gets the same objects. */
+interface Kept {
+  readonly from: unknown
+  readonly part: unknown
+}
+
+/**
+ * Parts made from settings, kept by what they were made from: an update that says the same gets the same objects. What a refused
+ * update made is forgotten.
+ */
 class Made {
-  readonly #kept = new Map<string, { readonly from: string; readonly part: unknown }>()
+  #kept: ReadonlyMap<string, Kept> = new Map()
+  #next = new Map<string, Kept>()
+
+  begin(): void {
+    this.#next = new Map()
+  }
+
+  /** The plan was put into force. */
+  keep(): void {
+    this.#kept = this.#next
+  }
 
   partsOf({ name, settings }: ResolvedPool): PoolParts {
     const { health, retry: retrySettings, timeouts: times } = settings
@@ -109,11 +132,10 @@ class Made {
 
   #keep<T>(pool: string, kind: string, settings: unknown, make: () => T): T {
     const key = `${kind} ${pool}`
-    const from = JSON.stringify(settings)
     const kept = this.#kept.get(key)
-    if (kept?.from === from) return kept.part as T
-    const part = make()
-    this.#kept.set(key, { from, part })
-    return part
+    const same = kept !== undefined && isDeepEqual(kept.from, settings)
+    const next = same ? kept : { from: settings, part: make() }
+    this.#next.set(key, next)
+    return next.part as T
   }
 }

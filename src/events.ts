@@ -21,8 +21,26 @@ export interface BalancerEvents {
 }
 
 export class Events extends EventEmitter<BalancerEvents> {
+  #held: (() => void)[] | undefined
+
+  /** From now on events wait. */
+  hold(): void {
+    this.#held ??= []
+  }
+
+  /** What has waited is told, in order. */
+  release(): void {
+    const held = this.#held ?? []
+    this.#held = undefined
+    for (const tell of held) tell()
+  }
+
   /** For the core, which knows no event names; a listener that throws is reported as a warning, never to the request. */
   tell(event: string, details: readonly unknown[]): void {
+    if (this.#held !== undefined) {
+      this.#held.push(() => this.tell(event, details))
+      return
+    }
     const name = event as keyof BalancerEvents
     if (this.listenerCount(name) === 0) return
     try {

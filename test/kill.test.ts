@@ -78,19 +78,29 @@ async function tell(mode: AnswerMode, face: 'fetch' | 'proxy', options: Partial<
   })
   const client = face === 'fetch' ? throughFetch(balancer) : await throughProxy(balancer)
   const endings: Record<Ending, number> = { whole: 0, cut: 0, failed: 0 }
-  const killed = backends[0]!
+  let killed = backends[0]!
   let started = 0
   let restarted: Promise<void> | undefined
   await Promise.all(
     Array.from({ length: INFLIGHT }, async () => {
       while (started < REQUESTS) {
-        if (++started === REQUESTS / 2) restarted = killed.kill().then(() => killed.start())
+        if (++started === REQUESTS / 2) {
+          killed = busiest(balancer, backends)
+          restarted = killed.kill().then(() => killed.start())
+        }
         endings[await client()]++
       }
     }),
   )
   await restarted
   return { endings, attempts, balancer, client, killed }
+}
+
+/** Whoever has the most to lose. */
+function busiest(balancer: Balancer, backends: readonly BackendProcess[]): BackendProcess {
+  const stats = balancer.stats().pools.default!.backends
+  const { url } = stats.reduce((most, backend) => (backend.inflight > most.inflight ? backend : most))
+  return backends.find((backend) => backend.url === url)!
 }
 
 function okOf(balancer: Balancer, { url }: BackendProcess): number {

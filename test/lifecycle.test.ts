@@ -417,14 +417,24 @@ describe('a process ends by itself', () => {
     await ends(`createBalancer({ backends: urls }).acquire()`, (await nobody()).url)
   })
 
-  test('in the pause before a retry', async () => {
+  test('after the pause before a retry, not in it: somebody waits for the answer', async () => {
+    await ends(
+      `const balancer = createBalancer({ backends: urls, retry: { attempts: 2, baseMs: 500 } })
+       const error = await balancer.fetch('/').catch((error) => error)
+       if (error.code !== 'CONNECT') throw error`,
+      (await nobody()).url,
+    )
+  })
+
+  test('in the pause before a retry of a call that was given up', async () => {
     await ends(
       `const balancer = createBalancer({ backends: urls, retry: { baseMs: 60_000, maxMs: 600_000 } })
-       let paused
-       const retried = new Promise((resolve) => { paused = resolve })
-       balancer.on('retry', paused)
-       balancer.fetch('/').catch(() => {})
-       await retried`,
+       const retried = new Promise((resolve) => balancer.on('retry', resolve))
+       const controller = new AbortController()
+       const ended = balancer.fetch('/', { signal: controller.signal }).catch(() => {})
+       await retried
+       controller.abort()
+       await ended`,
       (await nobody()).url,
     )
   })

@@ -242,7 +242,7 @@ describe('a route', () => {
   })
 
   const onFire = new Error('table on fire')
-  test.fails.each<[string, Route]>([
+  test.each<[string, Route]>([
     [
       'throws',
       () => {
@@ -302,7 +302,7 @@ describe('a route', () => {
     }
   })
 
-  test.fails('pending for longer than the call may take: TIMEOUT', async () => {
+  test('pending for longer than the call may take: TIMEOUT', async () => {
     const { balancer, clock } = scene({ users: {} }, { route: () => new Promise(() => {}) })
     const call = balancer.request('/', { timeoutMs: 100 }).catch((error: unknown) => error)
     await clock.advance(0)

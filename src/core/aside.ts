@@ -22,6 +22,8 @@ export function sendAside(
   const lender: Lender = {
     now: () => clock.now(),
     headed: () => {},
+    report: () => {},
+    met: () => {},
     settled: () => {
       call.live--
     },

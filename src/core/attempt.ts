@@ -23,6 +23,10 @@ export interface Lender {
   headed(attempt: LiveAttempt): void
   /** The lease ends. Called exactly once per attempt. */
   settled(attempt: LiveAttempt): void
+  /** An answer that was handed over broke: what its reader is told. */
+  met(error: unknown, call: LiveCall): void
+  /** A part threw where only bookkeeping is done. */
+  report(what: string, error: unknown): void
 }
 
 /** Who let it through and hears of its end: an update may have replaced the pool's by then. */
@@ -104,7 +108,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
   sent(): void {
     if (this.sentMs >= 0 || this.outcome !== undefined) return
     this.sentMs = this.activeMs = this.#lender.now()
-    if (this.#stages !== undefined) for (const stages of this.#stages) stages.sent?.()
+    this.#tell('sent')
   }
 
   cancel(reason: unknown): void {
@@ -114,7 +118,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
     if (this.#body !== undefined) {
       const outcome = this.#outcomeOf({ phase: 'body', processed: 'maybe', reused: false, code: '', cause: reason })
       try {
-        this.#body.abort(reason, errorOf(outcome, this.backend.id))
+        this.#body.abort(reason, this.#errorOf(outcome))
       } finally {
         this.#end(outcome) // also when the reader throws at the news
       }
@@ -132,9 +136,15 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.status = response.status
     this.class = this.headClass = classOfStatus(response.status)
     this.#lender.headed(this)
-    if (this.#stages !== undefined) for (const stages of this.#stages) stages.head?.()
-    this.#body = new Body(this, response.body)
-    return { status: response.status, headers: response.headers, body: this.#body }
+    this.#tell('head')
+    if (this.canceled) {
+      // By who was just told: the body has no reader yet.
+      response.body.consume(NOBODY).cancel(this.reason)
+      throw this.failedToSend(withdrawn(this))
+    }
+    const body = new Body(this, response.body)
+    this.#body = body
+    return { status: response.status, headers: response.headers, body }
   }
 
   /** `send` rejected. Returns the error for the caller. */
@@ -147,7 +157,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
 
   /** A lease without a transport ends as its holder says. */
   settle(kind: OutcomeClass, error: unknown): void {
-    this.#end({ class: kind, status: 0, phase: 'done', code: '', error })
+    this.#end({ class: kind, status: 0, phase: 'done', code: codeOf(error), error })
   }
 
   /** It was never sent: a policy answered or threw in its place. Nothing is learned about the backend. */
@@ -168,10 +178,17 @@ export class LiveAttempt implements Attempt, BodyOwner {
   failed(failure: unknown): unknown {
     const outcome = this.#outcomeOf(failure as SendFailure)
     this.#end(outcome)
-    return errorOf(outcome, this.backend.id)
+    return this.#errorOf(outcome)
   }
 
   // --- inside
+
+  /** What the reader of the body gets. */
+  #errorOf(outcome: Outcome): unknown {
+    const error = errorOf(outcome, this.backend.id)
+    this.#lender.met(error, this.call)
+    return error
+  }
 
   #outcomeOf(told: SendFailure): Outcome {
     // Of a cancel the reason is known here; a transport may have wrapped it.
@@ -182,6 +199,18 @@ export class LiveAttempt implements Attempt, BodyOwner {
     return { class: kind, status: this.status, phase: failure.phase, code: failure.code, error: failure.cause }
   }
 
+  /** A stage that throws is a bug of the policy that watches: reported, and the attempt goes on. */
+  #tell(stage: keyof Stages): void {
+    if (this.#stages === undefined) return
+    for (const stages of this.#stages) {
+      try {
+        stages[stage]?.()
+      } catch (error) {
+        this.#lender.report(`a watcher of ${stage}`, error)
+      }
+    }
+  }
+
   #end(outcome: Outcome): void {
     if (this.outcome !== undefined) return
     // A head that was a failure stays one, however its body ended.
@@ -189,7 +218,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.outcome = failing ? { ...outcome, class: this.class! } : outcome
     this.class = this.outcome.class
     this.endMs = this.#lender.now()
-    if (this.#stages !== undefined) for (const stages of this.#stages) stages.end?.()
+    this.#tell('end')
     this.#stages = undefined
     this.#cancelers = undefined
     this.#lender.settled(this)
@@ -236,4 +265,9 @@ const NOBODY: BodySink = { chunk: () => true, end: () => {}, fail: () => {} }
 
 function withdrawn(attempt: LiveAttempt): SendFailure {
   return { phase: 'head', processed: 'maybe', reused: false, code: '', cause: attempt.reason }
+}
+
+function codeOf(error: unknown): string {
+  const code = typeof error === 'object' && error !== null && 'code' in error ? error.code : ''
+  return typeof code === 'string' ? code : ''
 }

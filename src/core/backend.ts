@@ -1,5 +1,6 @@
 import type { Backend, BalancerRequest, Endpoint, Reason } from './contracts.ts'
 import type { Deadline } from './deadlines.ts'
+import { isDeepEqual } from './equal.ts'
 import { withHeaders } from './headers.ts'
 import { PeakEwma, Quantiles } from './latency.ts'
 import type { OutcomeClass } from './outcome.ts'
@@ -55,9 +56,16 @@ export class BackendRecord implements Backend {
     this.#shown = shownOf(endpoint)
   }
 
+  /** An endpoint made from the one shown, as discovery parts make them, gets the hidden headers back. */
+  meant(endpoint: Endpoint): Endpoint {
+    const { headers } = this.#given
+    if (headers === undefined || endpoint.headers !== this.#shown.headers) return endpoint
+    return { ...endpoint, headers }
+  }
+
   /** Whether an endpoint says the same, secrets included. */
   says(endpoint: Endpoint): boolean {
-    return JSON.stringify(this.#given) === JSON.stringify(endpoint)
+    return isDeepEqual(this.#given, endpoint)
   }
 
   /** Recomputes the effective weight after a change of endpoint or factors. */
@@ -127,9 +135,10 @@ export function diff(records: ReadonlyMap<string, BackendRecord>, endpoints: rea
   const left = new Map(records)
   const added: BackendRecord[] = []
   const changed: [BackendRecord, Endpoint][] = []
-  const all = endpoints.map((endpoint) => {
-    const id = idOf(endpoint)
+  const all = endpoints.map((said) => {
+    const id = idOf(said)
     const old = left.get(id)
+    const endpoint = old?.meant(said) ?? said
     if (old === undefined || old.endpoint.url !== endpoint.url) {
       const record = new BackendRecord(endpoint)
       added.push(record)

@@ -63,6 +63,8 @@ export class LiveCall implements Call {
   reason: unknown = undefined
   /** Attempts not yet ended. */
   live = 0
+  /** The balancer it belongs to: `explain` of another one knows nothing of it. */
+  owner: object | undefined = undefined
   /** Its neighbours among the calls under way. */
   previous: LiveCall | undefined = undefined
   next: LiveCall | undefined = undefined
@@ -102,11 +104,9 @@ export class LiveCall implements Call {
 
   onCancel(run: (reason: unknown) => void): Stop {
     this.#cancelers ??= []
-    const cancelers = this.#cancelers
-    cancelers.push(run)
+    this.#cancelers.push(run)
     return () => {
-      const at = cancelers.indexOf(run)
-      if (at >= 0) cancelers.splice(at, 1)
+      this.#cancelers = this.#cancelers?.filter((other) => other !== run)
     }
   }
 

@@ -85,11 +85,16 @@ export const CODE_CLASSES: Readonly<Record<string, OutcomeClass>> = {
   UND_ERR_NOT_SUPPORTED: 'request',
   UND_ERR_REQ_CONTENT_LENGTH_MISMATCH: 'request',
   UND_ERR_HEADERS_OVERFLOW: 'protocol',
+  UND_ERR_RES_CONTENT_LENGTH_MISMATCH: 'truncated',
   UND_ERR_CONNECT_TIMEOUT: 'connect',
 }
 
 /** Error code -> class for leases, where only the holder knows how far it got. */
 export const LEASE_CODES: Readonly<Record<string, OutcomeClass>> = {
+  ABORT_ERR: 'cancelled',
+  UND_ERR_ABORTED: 'cancelled',
+  UND_ERR_HEADERS_TIMEOUT: 'timeout',
+  UND_ERR_BODY_TIMEOUT: 'timeout',
   EAI_AGAIN: 'connect',
   ECONNREFUSED: 'connect',
   EHOSTUNREACH: 'connect',
@@ -139,7 +144,8 @@ export function classOfFailure(failure: SendFailure, canceled: boolean): Outcome
 export function classOfError(error: unknown): OutcomeClass {
   if (typeof error !== 'object' || error === null) return 'reset'
   const { code, status, statusCode, name } = error as Readonly<Record<string, unknown>>
-  if (typeof code === 'string') return rowOf(CODE_CLASSES, code) ?? rowOf(LEASE_CODES, code) ?? 'reset'
+  const byCode = typeof code === 'string' ? (rowOf(CODE_CLASSES, code) ?? rowOf(LEASE_CODES, code)) : undefined
+  if (byCode !== undefined) return byCode
   if (name === 'AbortError') return 'cancelled'
   if (name === 'TimeoutError') return 'timeout'
   const answered = typeof status === 'number' ? status : statusCode

@@ -23,6 +23,8 @@ export interface PoolHost {
   emit(event: string, ...details: readonly unknown[]): void
   /** A call is over: it was answered or failed, and its last attempt has ended. */
   over(call: LiveCall): void
+  /** A reader is told this error in the body of an answer that was handed over. */
+  met(error: unknown, call: LiveCall): void
 }
 
 /** Plain counters since the pool was made. */

@@ -13,6 +13,7 @@ import type {
   Core,
   Endpoint,
   Members,
+  Picker,
   PoolControl,
   Reason,
   Sink,
@@ -199,13 +200,13 @@ export class Pool implements PoolControl, Lender {
     try {
       chooser.head?.(attempt)
     } catch (error) {
-      this.#report('the strategy', error)
+      this.report('the strategy', error)
     }
     for (const sink of this.#sinks) {
       try {
         sink.head?.(attempt)
       } catch (error) {
-        this.#report(sink.name, error)
+        this.report(sink.name, error)
       }
     }
   }
@@ -224,24 +225,28 @@ export class Pool implements PoolControl, Lender {
     try {
       chooser.settle?.(attempt)
     } catch (error) {
-      this.#report('the strategy', error)
+      this.report('the strategy', error)
     }
     for (const gate of gates) {
       try {
         gate.release(backend, attempt)
       } catch (error) {
-        this.#report(gate.name, error)
+        this.report(gate.name, error)
       }
     }
     for (const sink of this.#sinks) {
       try {
         sink.attempt?.(attempt)
       } catch (error) {
-        this.#report(sink.name, error)
+        this.report(sink.name, error)
       }
     }
     this.#host.emit('attempt', attempt)
     if (call.answered && call.live === 0) this.#over(call)
+  }
+
+  met(error: unknown, call: LiveCall): void {
+    this.#host.met(error, call)
   }
 
   /** The call was answered or failed; it is over once its attempts are. */
@@ -257,7 +262,7 @@ export class Pool implements PoolControl, Lender {
       try {
         sink.call?.(call)
       } catch (error) {
-        this.#report(sink.name, error)
+        this.report(sink.name, error)
       }
     }
     this.#host.over(call)
@@ -316,7 +321,6 @@ export class Pool implements PoolControl, Lender {
   }
 
   #change({ all, added, changed, left }: Change): void {
-    const _nowMs = this.now()
     for (const record of added) this.#latencies.level(record)
     for (const [record, endpoint] of changed) {
       record.endpoint = endpoint
@@ -371,11 +375,22 @@ export class Pool implements PoolControl, Lender {
     const { eligible, panic } = inUse(all, this.#parts.panicBelow)
     this.#panic = panic
     const members = Object.freeze({ all, eligible })
-    this.#selection.set(members, this.#lentBy.chooser.build(members))
+    this.#selection.set(members, this.#built(members))
+  }
+
+  /** Everything but a first build happens where no caller could take an error: whoever is eligible then gets a turn. */
+  #built(members: Members): Picker {
+    try {
+      return this.#lentBy.chooser.build(members)
+    } catch (error) {
+      this.report('the strategy', error)
+      const { eligible } = members
+      return () => (eligible.length === 0 ? undefined : eligible[this.#host.random(eligible.length)])
+    }
   }
 
   /** A part that throws where only bookkeeping is done must not break a request: it is reported, once per part. */
-  #report(name: string, error: unknown): void {
+  report(name: string, error: unknown): void {
     if (this.#warned.has(name)) return
     this.#warned.add(name)
     this.#host.emit('warning', new BalancerError('CONFIG', `${name} threw in pool ${this.name}`, { cause: error }))

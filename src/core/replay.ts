@@ -42,11 +42,12 @@ export class ReplayBody implements OpenBody {
       const chunk = this.#kept[next]
       if (chunk !== undefined) {
         next++
-        if (!this.replayable) {
+        yield chunk
+        // Only once the reader came back for more, and only if nobody began anew: the start must not be lost to a retry.
+        if (!this.replayable && opening === this.#opening) {
           this.#kept.splice(0, next)
           next = 0
         }
-        yield chunk
       } else if (this.#failure !== undefined) throw this.#failure.error
       else if (this.#done) return
       else {

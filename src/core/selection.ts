@@ -26,7 +26,7 @@ export class Selection {
   pick(call: LiveCall): BackendRecord | undefined {
     if (call.again !== undefined) {
       const again = call.again as BackendRecord
-      if (!again.removed && this.#admits(again, call)) return again
+      if (this.members.eligible.includes(again) && this.#admits(again, call)) return again
       call.again = undefined
     }
     if (call.prefer !== undefined) {
@@ -75,7 +75,7 @@ export class Selection {
 /** The error when nobody can be had: each backend's reasons, and the earliest time one of them ends. */
 export function nobody(pool: string, records: readonly BackendRecord[], call: LiveCall): BalancerError {
   const { nowMs } = call
-  const reasons: Record<string, readonly string[]> = {}
+  const reasons: Record<string, readonly string[]> = Object.create(null) // an id may be any word
   let untilMs = Infinity
   let full = false
   for (const record of records) {

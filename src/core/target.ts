@@ -20,7 +20,7 @@ export function checkTarget(target: string, method: string): void {
   if (
     decoded(path)
       .split(/[/\\]/)
-      .some((segment) => segment === '..')
+      .some((segment) => segment.split(';', 1)[0] === '..')
   )
     throw refused(target, "a segment decodes to '..'")
 }

@@ -84,12 +84,27 @@ export function bodyOf(body: unknown, bufferBytes: number): { body: RequestBody;
   return { body: encoder.encode(String(body)), type: 'text/plain;charset=UTF-8' }
 }
 
-async function* asBytes(source: AsyncIterable<unknown>): AsyncGenerator<Uint8Array, void, undefined> {
-  for await (const chunk of source) {
-    if (typeof chunk === 'string') yield encoder.encode(chunk)
-    else if (chunk instanceof Uint8Array) yield chunk
-    else throw new BalancerError('PROTOCOL', `a request body may yield bytes or strings, not ${typeof chunk}`)
+/** Not a generator: `return` of one that was never started would not reach its source. */
+function asBytes(source: AsyncIterable<unknown> & { destroy?(): unknown }): AsyncIterable<Uint8Array> {
+  const chunks = source[Symbol.asyncIterator]()
+  const iterator: AsyncIterator<Uint8Array> = {
+    async next() {
+      const { done, value } = await chunks.next()
+      return done === true ? { done, value: undefined } : { done: false, value: bytesOf(value) }
+    },
+    async return() {
+      await chunks.return?.()
+      source.destroy?.() // Node's streams iterate by a generator
+      return { done: true, value: undefined }
+    },
   }
+  return { [Symbol.asyncIterator]: () => iterator }
+}
+
+function bytesOf(chunk: unknown): Uint8Array {
+  if (typeof chunk === 'string') return encoder.encode(chunk)
+  if (chunk instanceof Uint8Array) return chunk
+  throw new BalancerError('PROTOCOL', `a request body may yield bytes or strings, not ${typeof chunk}`)
 }
 
 function follow(signal: AbortSignal, call: Call): void {

@@ -1,5 +1,5 @@
 import { Body } from '../core/body.ts'
-import type { BodyControl, BodySink, ResponseBody } from '../core/contracts.ts'
+import type { BodyControl, BodySink, RawHeaders, ResponseBody } from '../core/contracts.ts'
 
 /** Buffered in a stream made from a body before its connection is paused, bytes. */
 const STREAM_BYTES = 65_536
@@ -23,16 +23,25 @@ export class Unread {
   }
 }
 
-/** All bytes of a body. They may share memory with the network's buffers: to be copied before anybody may write to them. */
-export function collect(body: ResponseBody): Promise<Uint8Array> {
+/**
+ * All bytes of a body, and its trailers if it has any. The bytes may share memory with the network's buffers: to be copied before
+ * anybody may write to them.
+ */
+export function collect(body: ResponseBody, trailers?: (raw: RawHeaders) => void): Promise<Uint8Array> {
   return new Promise((resolve, reject) => {
-    const chunks: Uint8Array[] = []
+    let first: Uint8Array | undefined
+    let rest: Uint8Array[] | undefined
     body.consume({
       chunk(data) {
-        chunks.push(data)
+        if (first === undefined) first = data
+        else if (rest === undefined) rest = [first, data]
+        else rest.push(data)
         return true
       },
-      end: () => resolve(chunks.length === 1 ? chunks[0]! : concat(chunks)),
+      end(raw) {
+        if (raw !== undefined) trailers?.(raw)
+        resolve(rest === undefined ? (first ?? new Uint8Array(0)) : concat(rest))
+      },
       fail: reject,
     })
   })
@@ -42,7 +51,11 @@ export function collect(body: ResponseBody): Promise<Uint8Array> {
  * A real byte stream that pulls from the body as it is read. While it is full nothing but its owner holds it, so that one
  * that was dropped can be collected; while a read waits, the body does.
  */
-export function bodyStream(body: ResponseBody, unread: Unread): ReadableStream<Uint8Array> {
+export function bodyStream(
+  body: ResponseBody,
+  unread: Unread,
+  trailers?: (raw: RawHeaders) => void,
+): ReadableStream<Uint8Array> {
   const token = {}
   let control: BodyControl | undefined
   let held: ReadableByteStreamController | undefined
@@ -56,7 +69,8 @@ export function bodyStream(body: ResponseBody, unread: Unread): ReadableStream<U
       if (!room) held = undefined
       return room
     },
-    end() {
+    end(raw) {
+      if (raw !== undefined) trailers?.(raw)
       const controller = held ?? weak?.deref()
       unread.touched(token)
       controller?.close()

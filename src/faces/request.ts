@@ -53,7 +53,6 @@ export function createRequest(host: FaceHost): RequestFace {
 
 class PlainAnswer implements Answer {
   readonly statusCode: number
-  readonly trailers: Record<string, string> = Object.create(null)
   readonly body: AnswerBody
   readonly #call: Call
   readonly #raw: RawHeaders
@@ -63,11 +62,15 @@ class PlainAnswer implements Answer {
     this.#call = call
     this.statusCode = status
     this.#raw = headers
-    this.body = new AnswerBody(body, headers, this.trailers, unread)
+    this.body = new AnswerBody(body, headers, unread)
   }
 
   get [CALL](): Call {
     return this.#call
+  }
+
+  get trailers(): Readonly<Record<string, string>> {
+    return this.body.trailers
   }
 
   get headers(): HeaderRecord {
@@ -79,16 +82,21 @@ class PlainAnswer implements Answer {
 /** A body to be read once, in one of these ways. */
 export class AnswerBody implements AsyncIterable<Uint8Array> {
   readonly #headers: RawHeaders
-  readonly #trailers: Record<string, string>
   readonly #unread: Unread
+  #trailers: Record<string, string> | undefined
   #body: ResponseBody | undefined
 
-  constructor(body: ResponseBody, headers: RawHeaders, trailers: Record<string, string>, unread: Unread) {
+  constructor(body: ResponseBody, headers: RawHeaders, unread: Unread) {
     this.#body = body
     this.#headers = headers
-    this.#trailers = trailers
     this.#unread = unread
     unread.watch(this, body)
+  }
+
+  /** Filled when the body has ended: one object, so that who took it early sees them come. */
+  get trailers(): Readonly<Record<string, string>> {
+    this.#trailers ??= Object.create(null) as Record<string, string>
+    return this.#trailers
   }
 
   get bodyUsed(): boolean {
@@ -96,7 +104,7 @@ export class AnswerBody implements AsyncIterable<Uint8Array> {
   }
 
   async text(): Promise<string> {
-    return decoder.decode(await collect(this.#take()))
+    return decoder.decode(await collect(this.#take(), (raw) => this.#note(raw)))
   }
 
   async json(): Promise<unknown> {
@@ -105,7 +113,7 @@ export class AnswerBody implements AsyncIterable<Uint8Array> {
 
   /** A copy of its own. */
   async bytes(): Promise<Uint8Array> {
-    return new Uint8Array(await collect(this.#take()))
+    return new Uint8Array(await collect(this.#take(), (raw) => this.#note(raw)))
   }
 
   async arrayBuffer(): Promise<ArrayBuffer> {
@@ -119,7 +127,7 @@ export class AnswerBody implements AsyncIterable<Uint8Array> {
 
   /** A byte stream; `stream.Readable.fromWeb` makes Node's of it. */
   stream(): ReadableStream<Uint8Array> {
-    return bodyStream(this.#take(), this.#unread)
+    return bodyStream(this.#take(), this.#unread, (raw) => this.#note(raw))
   }
 
   /** Reads on without keeping anything, at most `limit` bytes (default 128 KiB): what is longer loses its connection. */
@@ -138,7 +146,10 @@ export class AnswerBody implements AsyncIterable<Uint8Array> {
           if (bytes > limit && control !== undefined) enough()
           return true
         },
-        end: () => resolve(),
+        end: (raw) => {
+          this.#note(raw)
+          resolve()
+        },
         fail: reject,
       })
       if (bytes > limit) enough()
@@ -157,7 +168,8 @@ export class AnswerBody implements AsyncIterable<Uint8Array> {
         wake()
         return queue.length < QUEUED_CHUNKS
       },
-      end() {
+      end: (raw) => {
+        this.#note(raw)
         ended = true
         wake()
       },
@@ -181,26 +193,20 @@ export class AnswerBody implements AsyncIterable<Uint8Array> {
     }
   }
 
-  /** The body, once, with its trailers noted as they come by. */
+  /** The body, once. */
   #take(): ResponseBody {
     const body = this.#body
     if (body === undefined) throw new TypeError('Body is unusable: Body has already been read')
     this.#body = undefined
     this.#unread.touched(this)
-    const trailers = this.#trailers
-    return {
-      discard: () => body.discard(),
-      consume: (sink) =>
-        body.consume({
-          chunk: (data) => sink.chunk(data),
-          fail: (error) => sink.fail(error),
-          end(raw) {
-            for (let i = 0; raw !== undefined && i < raw.length; i += 2) {
-              trailers[latin1(raw[i]!).toLowerCase()] = latin1(raw[i + 1]!)
-            }
-            sink.end(raw)
-          },
-        }),
+    return body
+  }
+
+  #note(raw: RawHeaders | undefined): void {
+    if (raw === undefined) return
+    const trailers = this.trailers as Record<string, string>
+    for (let i = 0; i < raw.length; i += 2) {
+      trailers[latin1(raw[i]!).toLowerCase()] = latin1(raw[i + 1]!)
     }
   }
 }

@@ -142,6 +142,7 @@ export function outlier(settings: OutlierSettings): Watcher {
             if (track.onTrial || track.run >= settings.consecutive) eject(backend, track)
           },
         },
+        members: forgetRemoved,
         stop() {
           stopped = true // requests under way still end, and are still told to the sink
           for (const [backend, track] of tracks) {

@@ -150,7 +150,7 @@ class Bench {
   /** One attempt from its head to its end, as the pool would tell it. */
   tell(backend: BackendRecord, kind: OutcomeClass): void {
     const call = callOf(this.clock.now()) as LiveCall
-    const lender = { now: () => this.clock.now(), headed: () => {}, settled: () => {} }
+    const lender = { now: () => this.clock.now(), headed: () => {}, settled: () => {}, report: () => {}, met: () => {} }
     const request = { method: 'GET', path: '/', headers: [], body: null }
     const attempt = new LiveAttempt(call, backend, request, false, lender, { gates: [], chooser: this.#chooser })
     call.add(attempt)

@@ -42,6 +42,7 @@ export class Rig {
       deadlines: new Deadlines(systemClock),
       emit: () => {},
       over: (call) => call.over(),
+      met: () => {},
     })
     const parts = {
       strategy: first,

@@ -50,16 +50,28 @@ export class Lane<Connection extends LaneConnection> {
     this.#waiting.delete(request)
   }
 
-  /** A request is over: its place goes to the one that has waited longest. */
+  /** A request is over: its place goes to those that have waited longest. */
   release(connection: Connection, healthy: boolean): void {
     connection.active--
     this.#list(connection, healthy)
-    const next = this.#waiting.values().next().value
-    if (next !== undefined) {
-      this.#waiting.delete(next)
-      this.#start(this.#connectionFor(next) ?? connection, next)
-    }
+    this.#serve()
     if (this.#finished !== undefined) this.#finishIfIdle()
+  }
+
+  /** Starts who waits, as far as there is room. */
+  #serve(): void {
+    for (const next of this.#waiting) {
+      const connection = this.#connectionFor(next)
+      if (connection === undefined) return
+      this.#waiting.delete(next)
+      this.#start(connection, next)
+    }
+  }
+
+  /** A connection turned out to take more requests at a time than was known. */
+  grew(connection: Connection): void {
+    this.#list(connection, true)
+    this.#serve()
   }
 
   /** The socket of an idle connection closed: the next request opens a new one. */

@@ -39,7 +39,7 @@ type Settings = Required<Omit<UndiciTransportOptions, 'dispatcher'>> & Pick<Undi
 const H2_STREAMS = 100
 /** Idle connections go this much before the backend's own Keep-Alive limit, ms, so that they are not closed under a request. */
 const KEEP_ALIVE_MARGIN_MS = 1_000
-/** Largest delay a timer takes, ms: no idle limit of a backend may exceed it. */
+/** Most that a backend's own Keep-Alive header may ask for, ms (undici's default). */
 const KEEP_ALIVE_MOST_MS = 600_000
 
 /**
@@ -54,14 +54,19 @@ export function undici(options: UndiciTransportOptions = {}): Transport {
     const known = lanes.get(backend)
     if (known !== undefined) return known
     const lane: Lane<Connection> = new Lane(most, () => new Connection(settings, backend, lane))
-    lanes.set(backend, lane)
+    if (!backend.removed) lanes.set(backend, lane)
     return lane
   }
   return {
     name: 'undici',
     send(attempt) {
       const lane = laneOf(attempt.backend)
-      return new Promise((resolve, reject) => lane.add(new Exchange(attempt, lane, resolve, reject)))
+      const answer = new Promise<BalancerResponse>((resolve, reject) => {
+        lane.add(new Exchange(attempt, lane, resolve, reject))
+      })
+      // Removed between its pick and now: nobody will forget this lane, so it ends with what it carries.
+      if (attempt.backend.removed && !lanes.has(attempt.backend)) void lane.finish()
+      return answer
     },
     async forget(backend) {
       const lane = lanes.get(backend)
@@ -69,7 +74,10 @@ export function undici(options: UndiciTransportOptions = {}): Transport {
       await lane.finish()
       lanes.delete(backend)
     },
-    reach: (backend, signal) => reach(backend, signal, settings),
+    // Over a dispatcher of the user's nobody knows how to connect.
+    ...(options.dispatcher === undefined && {
+      reach: (backend: Backend, signal: AbortSignal) => reach(backend, signal, settings),
+    }),
     async close() {
       const all = [...lanes.values()]
       lanes.clear()
@@ -112,10 +120,12 @@ class Connection implements LaneConnection {
   closed = false
   /** How far a new socket is; undefined once it is open. */
   stage: 'connect' | 'tls' | undefined = 'connect'
+  readonly #lane: Lane<Connection>
   #connecting: Socket | undefined
   #abandoned = false
 
   constructor(settings: Settings, backend: Backend, lane: Lane<Connection>) {
+    this.#lane = lane
     this.#pipelining = settings.pipelining
     this.capacity = settings.pipelining
     if (settings.dispatcher !== undefined) {
@@ -177,8 +187,9 @@ class Connection implements LaneConnection {
       this.#connecting = undefined
       if (error !== null) return callback(error, null)
       this.stage = undefined
-      if (open !== null && 'alpnProtocol' in open && open.alpnProtocol === 'h2') this.capacity = H2_STREAMS
-      else this.capacity = this.#pipelining
+      const h2 = open !== null && 'alpnProtocol' in open && open.alpnProtocol === 'h2'
+      this.capacity = h2 ? H2_STREAMS : this.#pipelining
+      if (h2) queueMicrotask(() => this.#lane.grew(this)) // once undici has taken the socket
       callback(null, open as Socket)
     }) as unknown as Socket
     this.#connecting = socket
@@ -366,7 +377,11 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
     if (this.#over) return
     this.#over = true
     this.#upload?.stop()
-    if (this.#connection !== undefined) this.#lane.release(this.#connection, this.#failure === undefined)
+    const connection = this.#connection
+    if (connection === undefined) return
+    // undici must not be given a request while it reports a failure to connect: it asserts that it has none left.
+    if (this.#controller === undefined) queueMicrotask(() => this.#lane.release(connection, false))
+    else this.#lane.release(connection, this.#failure === undefined)
   }
 }
 

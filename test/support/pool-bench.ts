@@ -106,6 +106,7 @@ export function bench(given: readonly (string | Endpoint)[], options: BenchOptio
     deadlines: new Deadlines(clock),
     emit: (event: string, ...details: readonly unknown[]) => void events.push([event, ...details]),
     over: (call: LiveCall) => call.over(),
+    met: () => {},
   }
   const pool = new Pool('default', host)
   const reconfigure: PoolBench['reconfigure'] = (next, all) => pool.prepare({ ...parts, ...next }, all).commit()
