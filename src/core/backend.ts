@@ -74,6 +74,7 @@ export class BackendRecord implements Backend {
     for (const factor of this.factors.values()) weight *= factor
     this.weight = weight
     this.logWeight = weight > 0 ? Math.log2(weight) : 0
+    this.latency.weigh(this.logWeight)
   }
 
   /** The request as this backend gets it: its base path in front, its own headers set. */

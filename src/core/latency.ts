@@ -22,6 +22,9 @@ export class PeakEwma {
   /** False until the first observation. */
   known = false
   score = 0
+  /** `score` less log2 of the backend's weight: one number for pickers to read, since two cost twice the memory traffic. */
+  cost = 0
+  #logWeight = 0
   #value = 0
   #stampMs = 0
 
@@ -31,7 +34,14 @@ export class PeakEwma {
     this.#value = sample > this.#value ? sample : sample * (1 - keep) + this.#value * keep
     this.#stampMs = Math.max(nowMs, this.#stampMs)
     this.score = Math.log2(this.#value) + (this.#stampMs / DECAY_MS) * Math.LOG2E
+    this.cost = this.score - this.#logWeight
     this.known = true
+  }
+
+  /** The backend's weight changed. */
+  weigh(logWeight: number): void {
+    this.#logWeight = logWeight
+    this.cost = this.score - logWeight
   }
 
   /** The decayed value, ms; NaN while unknown. */

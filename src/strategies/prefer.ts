@@ -20,15 +20,7 @@ export const byInflight: Prefer = (a, b) => (b.inflight * a.weight < a.inflight 
 export const byPeakEwma: Prefer = (a: Backend, b: Backend) => {
   const x = a.latency
   const y = b.latency
-  const costA = x.known
-    ? x.score + log2Of(a.inflight) - a.logWeight
-    : a.inflight === 0
-      ? -UNKNOWN
-      : UNKNOWN + a.inflight
-  const costB = y.known
-    ? y.score + log2Of(b.inflight) - b.logWeight
-    : b.inflight === 0
-      ? -UNKNOWN
-      : UNKNOWN + b.inflight
+  const costA = x.known ? x.cost + log2Of(a.inflight) : a.inflight === 0 ? -UNKNOWN : UNKNOWN + a.inflight
+  const costB = y.known ? y.cost + log2Of(b.inflight) : b.inflight === 0 ? -UNKNOWN : UNKNOWN + b.inflight
   return costB < costA ? b : a
 }
