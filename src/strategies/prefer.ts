@@ -1,13 +1,14 @@
 import type { Backend, Prefer } from '../core/contracts.ts'
+import { COST_STEPS } from '../core/latency.ts'
 
-/** Above any decayed latency score: a backend nobody has an answer from yet, and already asked. */
-const UNKNOWN = 1e9
+/** Above any cost for years to come: a backend nobody has an answer from yet, and already asked. */
+const UNKNOWN = 1 << 30
 
-/** log2(n + 1) of the numbers of requests in flight that occur. */
-const LOG2 = Float64Array.from({ length: 1_024 }, (_, n) => Math.log2(n + 1))
+/** log2(n + 1) in steps of a cost, for the numbers of requests in flight that occur. */
+const LOADS = Int32Array.from({ length: 1_024 }, (_, n) => Math.round(Math.log2(n + 1) * COST_STEPS))
 
-function log2Of(inflight: number): number {
-  return inflight < 1_024 ? LOG2[inflight]! : Math.log2(inflight + 1)
+function loadOf(inflight: number): number {
+  return inflight < 1_024 ? LOADS[inflight]! : Math.round(Math.log2(inflight + 1) * COST_STEPS)
 }
 
 /** Fewer requests in flight per weight is better; the first of two equals, so that an idle pool keeps to the weights. */
@@ -20,7 +21,7 @@ export const byInflight: Prefer = (a, b) => (b.inflight * a.weight < a.inflight 
 export const byPeakEwma: Prefer = (a: Backend, b: Backend) => {
   const x = a.latency
   const y = b.latency
-  const costA = x.known ? x.cost + log2Of(a.inflight) : a.inflight === 0 ? -UNKNOWN : UNKNOWN + a.inflight
-  const costB = y.known ? y.cost + log2Of(b.inflight) : b.inflight === 0 ? -UNKNOWN : UNKNOWN + b.inflight
+  const costA = x.known ? x.cost + loadOf(a.inflight) : a.inflight === 0 ? -UNKNOWN : UNKNOWN + a.inflight
+  const costB = y.known ? y.cost + loadOf(b.inflight) : b.inflight === 0 ? -UNKNOWN : UNKNOWN + b.inflight
   return costB < costA ? b : a
 }
