@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
@@ -166,4 +167,10 @@ describe('hostile input', () => {
     )
     expect(accepted).toBeGreaterThan(50) // both ways are taken
   })
+})
+
+test('the message the README shows is the one that is thrown', async () => {
+  const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8')
+  const backends = ['http://127.0.0.1:3001', { url: 'http://127.0.0.1:3002', weight: -1 }]
+  expect(readme).toContain(String(refused({ backends, strategy: 'peak-emwa' })))
 })

@@ -210,7 +210,6 @@ const settings = {
   transport: part<Transport>('a transport', {
     name: NAME,
     send: VERB,
-    upgrade: MAYBE_VERB,
     forget: MAYBE_VERB,
     reach: MAYBE_VERB,
     close: MAYBE_VERB,

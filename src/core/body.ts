@@ -223,3 +223,14 @@ export function bodyOf(chunks: readonly Uint8Array[] = [], trailers?: RawHeaders
     discard() {},
   }
 }
+
+/** Chunks in one piece, copied. */
+export function concat(chunks: readonly Uint8Array[]): Uint8Array {
+  const out = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0))
+  let at = 0
+  for (const chunk of chunks) {
+    out.set(chunk, at)
+    at += chunk.length
+  }
+  return out
+}

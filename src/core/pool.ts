@@ -196,19 +196,8 @@ export class Pool implements PoolControl, Lender {
 
   headed(attempt: LiveAttempt): void {
     this.#latencies.learn(attempt, attempt.headMs)
-    const { chooser } = attempt.by
-    try {
-      chooser.head?.(attempt)
-    } catch (error) {
-      this.report('the strategy', error)
-    }
-    for (const sink of this.#sinks) {
-      try {
-        sink.head?.(attempt)
-      } catch (error) {
-        this.report(sink.name, error)
-      }
-    }
+    this.#tellChooser('head', attempt)
+    this.#tellSinks('head', attempt)
   }
 
   settled(attempt: LiveAttempt): void {
@@ -221,26 +210,15 @@ export class Pool implements PoolControl, Lender {
     backend.totals.classes[kind] = (backend.totals.classes[kind] ?? 0) + 1
     if (CLASSES[kind].health === 'failure') backend.totals.failures++
     if (kind !== attempt.headClass) this.#latencies.learn(attempt, attempt.endMs)
-    const { chooser, gates } = attempt.by
-    try {
-      chooser.settle?.(attempt)
-    } catch (error) {
-      this.report('the strategy', error)
-    }
-    for (const gate of gates) {
+    this.#tellChooser('settle', attempt)
+    for (const gate of attempt.by.gates) {
       try {
         gate.release(backend, attempt)
       } catch (error) {
         this.report(gate.name, error)
       }
     }
-    for (const sink of this.#sinks) {
-      try {
-        sink.attempt?.(attempt)
-      } catch (error) {
-        this.report(sink.name, error)
-      }
-    }
+    this.#tellSinks('attempt', attempt)
     this.#host.emit('attempt', attempt)
     if (call.answered && call.live === 0) this.#over(call)
   }
@@ -256,6 +234,24 @@ export class Pool implements PoolControl, Lender {
   }
 
   // --- inside
+
+  #tellChooser(what: 'head' | 'settle', attempt: LiveAttempt): void {
+    try {
+      attempt.by.chooser[what]?.(attempt)
+    } catch (error) {
+      this.report('the strategy', error)
+    }
+  }
+
+  #tellSinks(what: 'head' | 'attempt', attempt: LiveAttempt): void {
+    for (const sink of this.#sinks) {
+      try {
+        sink[what]?.(attempt)
+      } catch (error) {
+        this.report(sink.name, error)
+      }
+    }
+  }
 
   #over(call: LiveCall): void {
     for (const sink of this.#sinks) {
@@ -277,7 +273,7 @@ export class Pool implements PoolControl, Lender {
       deadlines,
       budget,
       control: this,
-      send: (backend, request) => sendAside(backend as BackendRecord, request, this.#parts.transport, this.#host.clock),
+      send: (backend, request) => sendAside(backend as BackendRecord, request, this.#parts.transport, clock),
       reach: (backend, signal) => reachOf(this.#parts.transport)(backend, signal),
       members: () => this.members,
       emit: (event, ...details) => {
@@ -307,7 +303,7 @@ export class Pool implements PoolControl, Lender {
     this.#lentBy = { gates, chooser }
     this.#sinks = [...started.flatMap(({ sink }) => (sink === undefined ? [] : [sink])), ...parts.sinks]
     if (old !== undefined && parts.transport !== old.transport) {
-      for (const record of this.records) void old.transport.forget?.(record)
+      for (const record of this.records) this.#forget(record, old.transport)
     }
     this.#change(change)
   }
@@ -335,11 +331,15 @@ export class Pool implements PoolControl, Lender {
     this.#publish(all)
     for (const { members } of this.#running.values()) members?.(all)
     for (const record of left) {
-      void this.#parts.transport.forget?.(record)
+      this.#forget(record, this.#parts.transport)
       this.#host.emit('removed', record)
     }
     for (const record of added) this.#host.emit('added', record)
     for (const [record] of changed) this.#host.emit('updated', record)
+  }
+
+  #forget(record: BackendRecord, transport: Transport): void {
+    transport.forget?.(record).catch((error: unknown) => this.report(`forget of ${transport.name}`, error))
   }
 
   /** Innermost of the call pipeline: pick, make the attempt, send it. */
@@ -351,7 +351,9 @@ export class Pool implements PoolControl, Lender {
       const answer = send(attempt)
       return attempt.started ? answer : this.#guarded(attempt, answer)
     } catch (error) {
-      attempt?.unused(0, error)
+      if (attempt?.started)
+        attempt.cancel(error) // the policy passed it on, then threw
+      else attempt?.unused(0, error)
       return Promise.reject(error)
     }
   }

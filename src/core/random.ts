@@ -41,3 +41,11 @@ export function randomFrom(next: () => number): Random {
 export function systemRandom(): Random {
   return randomFrom(sfc32(Math.random() * 4_294_967_296))
 }
+
+/** Jitter is drawn in this many steps. */
+const JITTER_STEPS = 1_000
+
+/** A time shifted by up to `share` of it, either way, ms: many clients must not do the same thing at the same moment. */
+export function jittered(ms: number, share: number, random: Random): number {
+  return ms * (1 - share + (2 * share * random(JITTER_STEPS + 1)) / JITTER_STEPS)
+}

@@ -1,4 +1,4 @@
-import { Body } from '../core/body.ts'
+import { Body, concat } from '../core/body.ts'
 import type { BodyControl, BodySink, RawHeaders, ResponseBody } from '../core/contracts.ts'
 
 /** Buffered in a stream made from a body before its connection is paused, bytes. */
@@ -101,14 +101,4 @@ export function bodyStream(
   const giveBack = (): void => control?.cancel(new Error('the stream was collected unread'))
   unread.watchStream(stream, giveBack, token)
   return stream
-}
-
-function concat(chunks: readonly Uint8Array[]): Uint8Array {
-  const out = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0))
-  let at = 0
-  for (const chunk of chunks) {
-    out.set(chunk, at)
-    at += chunk.length
-  }
-  return out
 }

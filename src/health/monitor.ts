@@ -1,5 +1,6 @@
-import type { Backend, Core, Probe, Stop, Watcher } from '../core/contracts.ts'
+import type { Backend, Probe, Stop, Watcher } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
+import { jittered } from '../core/random.ts'
 
 export interface MonitorSettings {
   readonly intervalMs: number
@@ -13,7 +14,6 @@ export interface MonitorSettings {
 }
 
 const BY = 'probe'
-const JITTER_STEPS = 1_000
 
 /** What is known of one backend. */
 interface Watched {
@@ -61,7 +61,7 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
           stopTimer()
           judge(backend, it, failure)
           if (watched.get(backend) !== it) return
-          const stopPause = core.clock.after(nextMs(settings, core), () => {
+          const stopPause = core.clock.after(jittered(settings.intervalMs, settings.jitter, core.random), () => {
             it.stop()
             check(backend, it)
           })
@@ -121,10 +121,6 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
       }
     },
   }
-}
-
-function nextMs({ intervalMs, jitter }: MonitorSettings, core: Core): number {
-  return intervalMs * (1 - jitter + (2 * jitter * core.random(JITTER_STEPS + 1)) / JITTER_STEPS)
 }
 
 function messageOf(failure: unknown): string {

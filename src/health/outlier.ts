@@ -1,5 +1,6 @@
-import type { Backend, Core, Stop, Watcher } from '../core/contracts.ts'
+import type { Backend, Stop, Watcher } from '../core/contracts.ts'
 import { CLASSES } from '../core/outcome.ts'
+import { jittered } from '../core/random.ts'
 
 export interface OutlierSettings {
   /** Failures in a row. */
@@ -16,9 +17,8 @@ export interface OutlierSettings {
 const LARGE_POOL = 10
 /** Ejections are shifted by up to this share either way, so that many clients do not return at once. */
 const JITTER = 0.1
-const JITTER_STEPS = 1_000
 /** Each this long without a failure worth an ejection takes one off the count of ejections, ms (Envoy's sweep). */
-const FORGIVE_MS = 10_000
+const SWEEP_MS = 10_000
 const BY = 'outlier'
 
 /** What is known of one backend. */
@@ -83,9 +83,9 @@ export function outlier(settings: OutlierSettings): Watcher {
       const eject = (backend: Backend, track: Track): void => {
         if (stopped || track.ejected || backend.removed || !mayEject(backend)) return
         const nowMs = core.clock.now()
-        const forgiven = track.returnedMs === 0 ? 0 : Math.floor((nowMs - track.returnedMs) / FORGIVE_MS)
+        const forgiven = track.returnedMs === 0 ? 0 : Math.floor((nowMs - track.returnedMs) / SWEEP_MS)
         track.ejections = Math.max(0, track.ejections - forgiven) + 1
-        const ms = Math.min(jittered(settings.baseMs * track.ejections, core), settings.maxMs)
+        const ms = Math.min(jittered(settings.baseMs * track.ejections, JITTER, core.random), settings.maxMs)
         const detail = track.onTrial ? 'failed the request that was to prove it' : `${track.run} failures in a row`
         track.ejected = true
         track.onTrial = false
@@ -154,8 +154,4 @@ export function outlier(settings: OutlierSettings): Watcher {
       }
     },
   }
-}
-
-function jittered(ms: number, core: Core): number {
-  return ms * (1 - JITTER + (2 * JITTER * core.random(JITTER_STEPS + 1)) / JITTER_STEPS)
 }

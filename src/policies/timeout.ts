@@ -17,7 +17,7 @@ export function deadline(): Policy {
     wrap(next, core) {
       return (call, request) => {
         if (call.deadlineMs === Infinity) return next(call, request)
-        const ms = Math.round(call.deadlineMs - call.nowMs)
+        const ms = Math.max(1, Math.round(call.deadlineMs - call.nowMs)) // 0 would be no limit
         const timer = new Deadline(core.deadlines, () =>
           call.cancel(new BalancerError('TIMEOUT', `no complete answer within ${ms} ms`)),
         )

@@ -1,3 +1,4 @@
+// Longer than a file should be: one list of cases, to be read from top to bottom as the contract it is.
 import assert from 'node:assert/strict'
 import type { RawHeaders, Transport } from '../core/contracts.ts'
 import { latin1 } from '../core/headers.ts'

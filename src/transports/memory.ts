@@ -1,3 +1,4 @@
+import { concat } from '../core/body.ts'
 import { systemClock } from '../core/clock.ts'
 import type {
   Attempt,
@@ -232,11 +233,5 @@ async function bytesOf(body: RequestBody): Promise<Uint8Array> {
   if (body instanceof Uint8Array) return body
   const chunks: Uint8Array[] = []
   for await (const chunk of body.open()) chunks.push(chunk)
-  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0))
-  let at = 0
-  for (const chunk of chunks) {
-    bytes.set(chunk, at)
-    at += chunk.length
-  }
-  return bytes
+  return concat(chunks)
 }

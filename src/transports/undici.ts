@@ -4,7 +4,6 @@ import { UNREAD_BYTES } from '../core/body.ts'
 import type {
   Attempt,
   Backend,
-  BalancerRequest,
   BalancerResponse,
   BodyControl,
   BodySink,
@@ -13,10 +12,10 @@ import type {
   SendFailure,
   Transport,
 } from '../core/contracts.ts'
-import { header, latin1 } from '../core/headers.ts'
 import { CONNECTION_DEFAULTS } from '../core/options.ts'
 import { Lane, type LaneConnection, type LaneRequest } from './lane.ts'
 import { asError, Upload } from './upload.ts'
+import { codeOf, headersOf, type Parsed, rawOf } from './wire.ts'
 
 export interface UndiciTransportOptions {
   /** Most connections per backend; default 256. */
@@ -383,34 +382,4 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
     if (this.#controller === undefined) queueMicrotask(() => this.#lane.release(connection, false))
     else this.#lane.release(connection, this.#failure === undefined)
   }
-}
-
-type Parsed = Readonly<Record<string, string | string[] | undefined>>
-
-/** undici has parsed the headers already: names in lower case, repeats in order. Using that is cheaper than its raw bytes. */
-function rawOf(parsed: Parsed): RawHeaders {
-  const raw: string[] = []
-  for (const name in parsed) {
-    const value = parsed[name]!
-    if (typeof value === 'string') raw.push(name, value)
-    else for (const one of value) raw.push(name, one)
-  }
-  return raw
-}
-
-/** As undici takes them; the length of an opened body, where it is known, must be said: undici would send it chunked. */
-function headersOf({ headers, body }: BalancerRequest): string[] {
-  const out = headers.map(latin1)
-  if (body === null || body instanceof Uint8Array || body.length === undefined) return out
-  if (header(headers, 'content-length') === undefined) out.push('content-length', String(body.length))
-  return out
-}
-
-function codeOf(error: Error): string {
-  const code = 'code' in error ? error.code : undefined
-  if (typeof code === 'string') return code
-  if (error.name === 'HTTPParserError') return 'HPE_INVALID' // undici loses llhttp's own code
-  // Several addresses were tried, each with its own failure (Node's happy eyeballs).
-  if (error instanceof AggregateError && error.errors[0] instanceof Error) return codeOf(error.errors[0])
-  return ''
 }
