@@ -11,7 +11,9 @@ export type ClientKind =
   | 'balancer.request'
   | 'undici fetch'
   | 'built-in fetch'
+  | 'balancer.request, one'
   | 'Pool.request'
+  | 'Pools in turn'
   | 'BalancedPool.request'
   | 'control'
 
@@ -37,6 +39,11 @@ const CLIENTS: Readonly<Record<ClientKind, () => Send | Promise<Send>>> = {
     const balancer = await evenkeel()
     return async () => (await balancer.request(PATH)).body.text()
   },
+  /** One upstream, as `Pool.request` has. */
+  async 'balancer.request, one'() {
+    const balancer = await evenkeel(origins.slice(0, 1))
+    return async () => (await balancer.request(PATH)).body.text()
+  },
   'undici fetch'() {
     const dispatcher = new Agent(CONNECTIONS)
     const next = inTurn()
@@ -50,6 +57,12 @@ const CLIENTS: Readonly<Record<ClientKind, () => Send | Promise<Send>>> = {
   'Pool.request'() {
     const pool = new Pool(origins[0]!, CONNECTIONS)
     return async () => (await pool.request(REQUEST)).body.text()
+  },
+  /** As `Pool.request`, over the same upstreams as everybody else. */
+  'Pools in turn'() {
+    const pools = origins.map((origin) => new Pool(origin, CONNECTIONS))
+    let next = 0
+    return async () => (await pools[next++ % pools.length]!.request(REQUEST)).body.text()
   },
   'BalancedPool.request'() {
     const pool = new BalancedPool([...origins], CONNECTIONS)
@@ -68,9 +81,9 @@ const CLIENTS: Readonly<Record<ClientKind, () => Send | Promise<Send>>> = {
 let kept: readonly undefined[]
 
 /** evenkeel as it comes (ejection, retry and stats are on by default), with probes. */
-async function evenkeel(): Promise<EvenkeelBalancer> {
+async function evenkeel(backends: readonly string[] = origins): Promise<EvenkeelBalancer> {
   const active = { type: 'http', path: '/', intervalMs: 1_000 } as const
-  const balancer = createBalancer({ backends: origins, health: { active } })
+  const balancer = createBalancer({ backends, health: { active } })
   await balancer.ready()
   return balancer
 }

@@ -18,7 +18,9 @@ const CLIENTS: readonly ClientKind[] = [
   'undici fetch',
   'built-in fetch',
   'balancer.request',
+  'balancer.request, one',
   'Pool.request',
+  'Pools in turn',
   'BalancedPool.request',
 ]
 
@@ -26,9 +28,9 @@ export async function benchClient(options: HttpOptions): Promise<void> {
   await withUpstreams(options.profile, async (bench) => {
     const subjects = await Promise.all(CLIENTS.map((name) => bench.client(name)))
     console.log(
-      `\nclient: ${IN_FLIGHT} in flight, ${UPSTREAMS} upstream processes (Pool.request: one of them), 1 KiB, body read as text; probes on`,
+      `\nclient: ${IN_FLIGHT} in flight, ${UPSTREAMS} upstream processes ("one" and Pool.request: one of them; Pools in turn: a Pool for each), 1 KiB, body read as text; probes on`,
     )
-    await print(subjects, ['undici fetch', 'Pool.request'], options)
+    await print(subjects, ['undici fetch', 'Pool.request', 'Pools in turn'], options)
   })
 }
 

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import { freePort } from './ports.ts'
 
 /** How a backend process answers: all at once, or the head first and the body 5 ms later. */
 export type AnswerMode = 'whole' | 'split'
@@ -36,6 +37,7 @@ export class BackendProcess {
 
   /** Starts it, or starts it again on the port it had. */
   async start(): Promise<void> {
+    if (this.port === 0) this.port = await freePort()
     const child = spawn(process.execPath, ['-e', SCRIPT, this.#mode, String(this.port)], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })

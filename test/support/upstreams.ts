@@ -6,6 +6,7 @@ import net, { type AddressInfo } from 'node:net'
 import { type Balancer, type BalancerOptions, createBalancer } from 'evenkeel'
 import { createProxy, type ProxyOptions } from 'evenkeel/node'
 import { onTestFinished } from 'vitest'
+import { freePort } from './ports.ts'
 
 export const MIB: number = 1024 * 1024
 /** The least a backend can say. */
@@ -173,11 +174,7 @@ export function says(bytes: string): (wire: Wire) => Promise<never> {
 
 /** A port where nobody listens. */
 export async function nobody(): Promise<Upstream> {
-  const server = net.createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
+  const port = await freePort()
   return { url: `http://127.0.0.1:${port}`, port }
 }
 
