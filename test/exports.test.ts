@@ -11,7 +11,9 @@ describe('the public names at run time', () => {
       'CLASSES',
       'byInflight',
       'byPeakEwma',
+      'circuitBreaker',
       'createBalancer',
+      'grpcProbe',
       'httpProbe',
       'least',
       'memory',
@@ -31,6 +33,9 @@ describe('the public names at run time', () => {
 
   test('of evenkeel/testing', () => {
     expect(Object.keys(testing).sort()).toEqual([
+      'GARBAGE',
+      'faultServer',
+      'leftovers',
       'manualClock',
       'seededRandom',
       'strategyContract',

@@ -1,4 +1,7 @@
+export { type Cut, type Fault, GARBAGE } from './fault.ts'
+export { type FaultServer, type FaultServerOptions, faultServer } from './fault-server.ts'
 export type { ContractCase } from './kit.ts'
+export { type Baseline, leftovers } from './leftovers.ts'
 export { type ManualClock, manualClock } from './manual-clock.ts'
 export { seededRandom } from './seeded-random.ts'
 export { strategyContract } from './strategy-contract.ts'
