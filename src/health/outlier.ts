@@ -1,157 +1,170 @@
 import type { Backend, Stop, Watcher } from '../core/contracts.ts'
-import { CLASSES } from '../core/outcome.ts'
+import type { ResolvedSettings } from '../core/options.ts'
 import { jittered } from '../core/random.ts'
+import { standOut } from './rates.ts'
+import { Runs } from './runs.ts'
 
-export interface OutlierSettings {
-  /** Failures in a row. */
-  readonly consecutive: number
-  readonly baseMs: number
-  readonly maxMs: number
-  /** 0..1; undefined = half of a small pool, a tenth of a large one. */
-  readonly maxShare: number | undefined
+export type OutlierSettings = Exclude<ResolvedSettings['health']['passive'], false> & {
   /** Panic is on: the last healthy backend is then never ejected. */
   readonly panic: boolean
 }
 
-/** From this size on a pool is large. */
+/** From this size on a pool is large: a tenth of it may be out. */
 const LARGE_POOL = 10
-/** Ejections are shifted by up to this share either way, so that many clients do not return at once. */
-const JITTER = 0.1
-/** Each this long without a failure worth an ejection takes one off the count of ejections, ms (Envoy's sweep). */
-const SWEEP_MS = 10_000
 const BY = 'outlier'
 
 /** What is known of one backend. */
 interface Track {
+  /** 'trial': back, but not yet proved: one request at a time until one succeeds. */
+  state: 'in' | 'out' | 'trial'
+  /** The request of the trial is under way. */
+  trying: boolean
   /** Failures in a row. */
-  run: number
-  /** Ejections not yet forgiven: the next lasts this many times the base. */
+  readonly runs: Runs
+  /** In this interval; nothing is counted while the pool is too small to be compared. */
+  requests: number
+  failures: number
+  /** Ejections not yet forgiven, the current one included: it lasts so many times the base. */
   ejections: number
-  ejected: boolean
-  /** Back, but not yet proved: one request at a time until one succeeds. */
-  onTrial: boolean
-  trial: boolean
   returnedMs: number
   stop: Stop | undefined
 }
 
-/** Ejects a backend after failures in a row; it re-enters by one real request. */
+/** Ejects a backend after failures in a row, or when its failures of an interval stand out; it re-enters by one real request. */
 export function outlier(settings: OutlierSettings): Watcher {
+  const { successRate, failureShare, intervalMs, baseMs, maxMs, jitter, dryRun } = settings
+  const fewest = Math.min(
+    ...[successRate, failureShare].map((statistic) => (statistic === false ? Infinity : statistic.minBackends)),
+  )
+  /** More ejections than lengthen the next one need not be forgiven one by one. */
+  const mostEjections = Math.ceil(maxMs / baseMs)
   return {
     name: BY,
     start(core) {
       const tracks = new Map<Backend, Track>()
-      let stopped = false
-      const trackOf = (backend: Backend): Track => {
-        let track = tracks.get(backend)
-        if (track === undefined) {
-          track = {
-            run: 0,
-            ejections: 0,
-            ejected: false,
-            onTrial: false,
-            trial: false,
-            returnedMs: 0,
-            stop: undefined,
-          }
-          tracks.set(backend, track)
-        }
-        return track
-      }
+      let stopSweep: Stop | undefined
 
       /** Whether another one can take the traffic in its place: who has yet to prove itself cannot. */
       const carries = (other: Backend, instead: Backend): boolean =>
-        other !== instead && other.reasons.size === 0 && other.weight > 0 && tracks.get(other)?.onTrial !== true
+        other !== instead && other.reasons.size === 0 && other.weight > 0 && tracks.get(other)?.state === 'in'
 
       /** The cap on the share of the pool that is out by our word. */
       const mayEject = (backend: Backend): boolean => {
         const { all } = core.members()
         const share = settings.maxShare ?? (all.length < LARGE_POOL ? 0.5 : 0.1)
         const most = Math.max(1, Math.floor(all.length * share))
-        const out = all.filter(({ reasons }) => reasons.has(BY)).length
+        const out = all.filter((other) => tracks.get(other)?.state === 'out').length
         return out < most && (!settings.panic || all.some((other) => carries(other, backend)))
       }
 
-      const forgetRemoved = (): void => {
-        for (const [backend, { stop }] of tracks) {
-          if (!backend.removed) continue
-          stop?.()
-          tracks.delete(backend)
-        }
-      }
-
-      const eject = (backend: Backend, track: Track): void => {
-        if (stopped || track.ejected || backend.removed || !mayEject(backend)) return
+      const eject = (backend: Backend, detail: string): void => {
+        const track = tracks.get(backend)
+        if (track === undefined || track.state === 'out' || !mayEject(backend)) return
         const nowMs = core.clock.now()
-        const forgiven = track.returnedMs === 0 ? 0 : Math.floor((nowMs - track.returnedMs) / SWEEP_MS)
-        track.ejections = Math.max(0, track.ejections - forgiven) + 1
-        const ms = Math.min(jittered(settings.baseMs * track.ejections, JITTER, core.random), settings.maxMs)
-        const detail = track.onTrial ? 'failed the request that was to prove it' : `${track.run} failures in a row`
-        track.ejected = true
-        track.onTrial = false
-        track.run = 0
+        const forgiven = Math.floor((nowMs - track.returnedMs) / intervalMs)
+        track.ejections = Math.min(Math.max(0, track.ejections - forgiven) + 1, mostEjections)
+        // The longest one is shifted too, if only to be shorter.
+        const ms = Math.min(jittered(Math.min(baseMs * track.ejections, maxMs), jitter, core.random), maxMs)
+        const reason = { by: BY, hard: false, untilMs: nowMs + ms, detail }
+        track.state = 'out'
         track.stop = core.clock.after(ms, () => release(backend, track))
-        core.control.block(backend, { by: BY, hard: false, untilMs: nowMs + ms, detail })
+        if (dryRun) core.emit('wouldBlock', backend, reason)
+        else core.control.block(backend, reason)
       }
 
       const release = (backend: Backend, track: Track): void => {
-        track.stop = undefined
-        track.ejected = false
-        track.onTrial = true
-        track.run = 0
-        track.trial = false
+        track.state = 'trial'
+        track.trying = false
         track.returnedMs = core.clock.now()
-        forgetRemoved()
+        track.requests = track.failures = 0
         core.control.unblock(backend, BY)
       }
 
+      /** Takes the counters of the interval first: what an ejection sets off belongs to the next one. */
+      const sweep = (): void => {
+        stopSweep = undefined
+        const tallies = [...tracks]
+          .filter(([backend, { state }]) => state !== 'out' && backend.weight > 0)
+          .map(([backend, { requests, failures }]) => ({ backend, requests, failures }))
+        for (const track of tracks.values()) track.requests = track.failures = 0
+        for (const [{ backend }, detail] of standOut(tallies, settings)) eject(backend, detail)
+      }
+
+      const count = (track: Track, failed: boolean): void => {
+        track.requests++
+        if (failed) track.failures++
+        stopSweep ??= core.clock.after(intervalMs, sweep)
+      }
+
       return {
-        gate: {
-          name: BY,
-          admit(backend) {
-            const track = tracks.get(backend)
-            if (track === undefined || !track.onTrial) return true
-            if (track.trial) return !core.members().eligible.some((other) => carries(other, backend))
-            track.trial = true
-            return true
+        // In a dry run the trial goes on beside the traffic.
+        ...(!dryRun && {
+          gate: {
+            name: BY,
+            admit(backend) {
+              const track = tracks.get(backend)
+              if (track?.state !== 'trial') return true
+              if (track.trying) return !core.members().eligible.some((other) => carries(other, backend))
+              track.trying = true
+              return true
+            },
+            release(backend, attempt) {
+              const track = tracks.get(backend)
+              // Requests from before the trial may end during it: only the one admitted frees the place.
+              if (track !== undefined && !(attempt && attempt.startMs < track.returnedMs)) track.trying = false
+            },
           },
-          release(backend, attempt) {
-            const track = tracks.get(backend)
-            if (!track?.trial) return
-            // Requests from before the trial may end during it: only the one admitted frees the place.
-            if (attempt === undefined || attempt.startMs >= track.returnedMs) track.trial = false
-          },
-        },
+        }),
         sink: {
           name: BY,
-          attempt(attempt) {
-            const kind = attempt.outcome!.class
-            const { health } = CLASSES[kind]
-            if (health === 'none') return
-            const { backend } = attempt
-            if (health === 'success') {
-              const track = tracks.get(backend)
-              if (track === undefined) return
-              track.run = 0
-              if (attempt.startMs >= track.returnedMs) track.onTrial = false
+          attempt({ backend, startMs, outcome, rule }) {
+            const track = tracks.get(backend)
+            const { health } = rule!
+            if (track === undefined || track.state === 'out' || health === 'none') return
+            if (startMs < track.returnedMs) return // sent before the ejection, which was for that
+            const failed = health === 'failure'
+            if (tracks.size >= fewest) count(track, failed)
+            if (!failed) {
+              track.state = 'in'
+              track.runs.clear()
               return
             }
-            const track = trackOf(backend)
-            if (attempt.startMs < track.returnedMs) return // sent before the ejection, which was for that
-            track.run++
-            if (track.onTrial || track.run >= settings.consecutive) eject(backend, track)
+            const tooMany = track.runs.fail(outcome!.status)
+            const detail = track.state === 'trial' ? 'failed the request that was to prove it' : tooMany
+            if (detail !== undefined) eject(backend, detail)
           },
         },
-        members: forgetRemoved,
-        stop() {
-          stopped = true // requests under way still end, and are still told to the sink
-          for (const [backend, track] of tracks) {
-            track.stop?.()
-            if (track.ejected) core.control.unblock(backend, BY)
+        members(all) {
+          for (const [backend, { stop }] of tracks) {
+            if (!backend.removed) continue
+            stop?.()
+            tracks.delete(backend)
           }
-          tracks.clear()
+          for (const backend of all) if (!tracks.has(backend)) tracks.set(backend, newTrack(settings))
+        },
+        stop() {
+          const all = [...tracks]
+          tracks.clear() // requests under way still end, and are still told to the sink
+          stopSweep?.()
+          for (const [backend, { stop }] of all) {
+            stop?.()
+            core.control.unblock(backend, BY)
+          }
         },
       }
     },
+  }
+}
+
+function newTrack(settings: OutlierSettings): Track {
+  return {
+    state: 'in',
+    trying: false,
+    runs: new Runs(settings),
+    requests: 0,
+    failures: 0,
+    ejections: 0,
+    returnedMs: -Infinity,
+    stop: undefined,
   }
 }

@@ -138,6 +138,35 @@ describe('an ejection', () => {
     }
   })
 
+  test('of a base of 30 s lasts 30, 60, 90, ... 300, 300 s, exactly so without jitter', async () => {
+    const settings = { consecutive: 1, baseMs: 30_000, maxMs: 300_000, jitter: 0 }
+    const { hit, scripts, outFor, back } = outlierBench(passive(settings))
+    scripts.set('a', bad)
+    const seconds: number[] = []
+    for (let i = 0; i < 12; i++) {
+      await hit('a')
+      seconds.push(outFor('a') / 1_000)
+      await back('a')
+    }
+    expect(seconds).toEqual([30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300])
+  })
+
+  test('never lasts longer than the most, but even then not for everybody as long: 100 seeds', async () => {
+    const times: number[] = []
+    for (let seed = 1; seed <= 100; seed++) {
+      const settings = { consecutive: 1, baseMs: 600, maxMs: 1_000, jitter: 0.1 }
+      const { hit, scripts, outFor, back } = outlierBench({ seed, ...passive(settings) })
+      scripts.set('a', bad)
+      await hit('a')
+      await back('a')
+      await hit('a')
+      times.push(outFor('a'))
+    }
+    expect(Math.max(...times)).toBeCloseTo(1_000, 6)
+    expect(Math.min(...times)).toBeGreaterThanOrEqual(900)
+    expect(new Set(times).size).toBeGreaterThan(25)
+  })
+
   test('ends by itself, at the time it told, without a request', async () => {
     const { hit, scripts, outFor, state, clock, events } = outlierBench()
     scripts.set('a', bad)
@@ -183,6 +212,41 @@ describe('an ejection', () => {
       await hit('a', 5)
       expect(Math.abs(outFor('a') / (times * 1_000) - 1), `after ${waitMs} ms`).toBeLessThanOrEqual(0.1)
     }
+  })
+})
+
+describe('forgiveness', () => {
+  const exact = { consecutive: 1, baseMs: 1_000, jitter: 0 }
+
+  test('takes one off per interval, as long as that is configured to be', async () => {
+    for (const [waitMs, times] of [
+      [1_999, 4],
+      [2_000, 3],
+      [4_000, 2],
+      [6_000, 1],
+    ] as const) {
+      const { hit, scripts, outFor, back, clock } = outlierBench(passive({ ...exact, intervalMs: 2_000 }))
+      scripts.set('a', bad)
+      for (let i = 0; i < 3; i++) {
+        await hit('a')
+        await back('a')
+      }
+      await clock.advance(waitMs)
+      await hit('a')
+      expect(outFor('a'), `after ${waitMs} ms`).toBe(times * 1_000)
+    }
+  })
+
+  test('does not take longer the longer it was broken: only ejections that lengthen the next one count', async () => {
+    const { hit, scripts, outFor, back, clock } = outlierBench(passive({ ...exact, maxMs: 3_000, intervalMs: 2_000 }))
+    scripts.set('a', bad)
+    for (let i = 0; i < 20; i++) {
+      await hit('a')
+      await back('a')
+    }
+    await clock.advance(4_000)
+    await hit('a')
+    expect(outFor('a')).toBe(2_000)
   })
 })
 
@@ -267,6 +331,19 @@ describe('the share that is out at once', () => {
     await hit('a')
     await hit('b')
     expect([state('a'), state('b')]).toEqual(['up', 'blocked'])
+  })
+
+  test('counts who is out once, though panic sends to it: what it answers then says nothing', async () => {
+    for (const kind of [good, bad]) {
+      const { hit, scripts, events } = outlierBench({ ids: 'abcd', ...passive({ maxShare: 1 }) })
+      for (const id of 'abc') scripts.set(id, bad)
+      for (const id of 'abc') await hit(id, 5)
+      scripts.set('a', kind)
+      await hit('a')
+      scripts.set('a', bad)
+      await hit('a', 10)
+      expect(events()).toEqual(['a out', 'b out', 'c out'])
+    }
   })
 
   test('may end in panic, which sends to the ejected ones too', async () => {
