@@ -1,13 +1,9 @@
-import type { Attempt, Core, Policy, Stages } from '../core/contracts.ts'
+import type { Attempt, AttemptTimes, Core, Policy, Stages } from '../core/contracts.ts'
 import { Deadline } from '../core/deadlines.ts'
 import { BalancerError } from '../core/errors.ts'
 
-export interface AttemptTimeouts {
-  readonly connectMs: number
-  readonly headersMs: number
-  readonly idleMs: number
-  readonly attemptMs: number
-}
+/** All of them, ms; 0 = off. */
+export type AttemptTimeouts = Required<AttemptTimes>
 
 /** The whole call: `timeoutMs` of the call, or `totalMs`. */
 export function deadline(): Policy {
@@ -29,17 +25,30 @@ export function deadline(): Policy {
   }
 }
 
-/** Times of one attempt: one deadline object that moves from stage to stage. */
-export function timeouts(ms: AttemptTimeouts): Policy {
+/** Times of one attempt, the call's own first, then the backend's: one deadline object that moves from stage to stage. */
+export function timeouts(settings: AttemptTimeouts): Policy {
   return {
     name: 'timeouts',
     scope: 'attempt',
     wrap(next, core) {
       return (attempt) => {
-        attempt.watch(new AttemptTimer(attempt, ms, core))
+        attempt.watch(new AttemptTimer(attempt, timesOf(attempt, settings), core))
         return next(attempt)
       }
     },
+  }
+}
+
+function timesOf({ backend, call }: Attempt, settings: AttemptTimeouts): AttemptTimeouts {
+  const own = backend.endpoint.timeouts
+  const said = call.timeouts
+  if (own === undefined && said === undefined) return settings
+  return {
+    connectMs: said?.connectMs ?? own?.connectMs ?? settings.connectMs,
+    headersMs: said?.headersMs ?? own?.headersMs ?? settings.headersMs,
+    firstByteMs: said?.firstByteMs ?? own?.firstByteMs ?? settings.firstByteMs,
+    idleMs: said?.idleMs ?? own?.idleMs ?? settings.idleMs,
+    attemptMs: said?.attemptMs ?? own?.attemptMs ?? settings.attemptMs,
   }
 }
 
@@ -48,7 +57,6 @@ class AttemptTimer extends Deadline implements Stages {
   readonly #ms: AttemptTimeouts
   readonly #core: Core
   readonly #whole: Deadline | undefined
-  #waitingFor = 'a connection'
 
   constructor(attempt: Attempt, ms: AttemptTimeouts, core: Core) {
     super(core.deadlines)
@@ -62,14 +70,14 @@ class AttemptTimer extends Deadline implements Stages {
   }
 
   sent(): void {
-    this.#waitingFor = 'the head of the answer'
     this.set(this.#ms.headersMs, this.#attempt.sentMs)
   }
 
   head(): void {
     this.#whole?.clear()
-    this.#waitingFor = 'more of the body'
-    this.set(this.#ms.idleMs, this.#attempt.headMs)
+    const { firstByteMs, idleMs } = this.#ms
+    const awaitsFirst = firstByteMs > 0 && (firstByteMs < idleMs || idleMs === 0)
+    this.set(awaitsFirst ? firstByteMs : idleMs, this.#attempt.headMs)
   }
 
   end(): void {
@@ -78,13 +86,21 @@ class AttemptTimer extends Deadline implements Stages {
   }
 
   override expire(): void {
-    if (this.#attempt.headMs >= 0) {
-      // Chunks do not move the deadline, they only leave their time: looked at when it matters.
-      const silentMs = this.#core.clock.now() - this.#attempt.activeMs
-      if (silentMs < this.#ms.idleMs) return this.set(this.#ms.idleMs, this.#attempt.activeMs)
-      return this.#fail(this.#waitingFor, this.#ms.idleMs)
+    const { headMs, sentMs, activeMs, firstByteMs: firstAtMs } = this.#attempt
+    const { connectMs, headersMs, firstByteMs, idleMs } = this.#ms
+    if (!(headMs >= 0)) {
+      if (sentMs >= 0) return this.#fail('the head of the answer', headersMs)
+      return this.#fail('a connection', connectMs)
     }
-    this.#fail(this.#waitingFor, this.#attempt.sentMs >= 0 ? this.#ms.headersMs : this.#ms.connectMs)
+    const nowMs = this.#core.clock.now()
+    if (firstByteMs > 0 && !(firstAtMs >= 0)) {
+      const atMs = headMs + firstByteMs
+      if (nowMs < atMs) return nowMs + idleMs < atMs ? this.set(idleMs, nowMs) : this.set(firstByteMs, headMs)
+      return this.#fail('the first byte of the body', firstByteMs)
+    }
+    // Chunks do not move the deadline, they only leave their time: looked at when it matters.
+    if (idleMs === 0 || nowMs - activeMs < idleMs) return this.set(idleMs, activeMs)
+    this.#fail('more of the body', idleMs)
   }
 
   #fail(what: string, ms: number): void {

@@ -1,4 +1,4 @@
-import type { BalancerError, Policy } from 'evenkeel'
+import type { BalancerError, BalancerResponse, Policy } from 'evenkeel'
 import { describe, expect, test } from 'vitest'
 import { bodyOf } from '../../src/core/body.ts'
 import { ReplayBody } from '../../src/core/replay.ts'
@@ -89,6 +89,22 @@ describe('a repeat is safe', () => {
     }
   })
 
+  test('for any method if the request has an Idempotency-Key, unless the caller says otherwise', async () => {
+    const headers = ['content-type', 'text/plain', 'IDEMPOTENCY-Key', 'k1']
+    for (const [given, options, sends] of [
+      [headers, {}, 2],
+      [headers, { idempotent: false }, 1],
+      [['x-idempotency-key', 'k1'], {}, 1],
+    ] as const) {
+      for (const first of [reset, status(503)]) {
+        const { call, transport } = balancerBench(inOrder(first, status(200)))
+        await call({ method: 'POST', headers: given, body: new Uint8Array(3) }, options)
+        expect(transport.sends.length, `${given} ${JSON.stringify(options)}`).toBe(sends)
+        for (const { attempt } of transport.sends) expect(attempt.request.headers).toEqual(given)
+      }
+    }
+  })
+
   test('when the caller says so, and not when the caller says no', async () => {
     const post = balancerBench(inOrder(reset, status(200)))
     expect((await post.call({ method: 'POST' }, { idempotent: true })).response?.status).toBe(200)
@@ -141,7 +157,7 @@ describe('an answer', () => {
       [304, false],
       [401, false],
       [404, false],
-      [429, false],
+      [429, true],
       [500, false],
       [501, false],
       [502, true],
@@ -272,6 +288,36 @@ describe('a policy between the retries and the attempts', () => {
     }
     const { call, transport } = balancerBench(status(503), { policies: [fallback] })
     expect((await call()).response?.status).toBe(203)
+    expect(transport.sends).toHaveLength(1)
+  })
+
+  test('may change the headers of an answer, which is sent elsewhere all the same', async () => {
+    for (const scope of ['pool', 'attempt'] as const) {
+      const wrap = <It extends unknown[]>(next: (...it: It) => Promise<BalancerResponse>) => {
+        return async (...it: It): Promise<BalancerResponse> => {
+          const response = await next(...it)
+          return { ...response, headers: [...response.headers, 'via', 'me'] }
+        }
+      }
+      const { call, to } = balancerBench(inOrder(status(503), status(200)), {
+        policies: [{ name: 'via', scope, wrap } as Policy],
+      })
+      expect((await call()).response).toMatchObject({ status: 200, headers: ['via', 'me'] })
+      expect(to()).toHaveLength(2)
+    }
+  })
+
+  test('may give up while its attempt is still under way: its error reaches the caller, nothing is sent again', async () => {
+    const impatient: Policy = {
+      name: 'impatient',
+      scope: 'pool',
+      wrap: (next) => async (call, request) => {
+        void next(call, request).catch(() => {})
+        throw new Error('too long')
+      },
+    }
+    const { call, transport } = balancerBench(undefined, { policies: [impatient] })
+    expect((await call()).error).toMatchObject({ message: 'too long' })
     expect(transport.sends).toHaveLength(1)
   })
 
