@@ -10,6 +10,7 @@ import { LiveCall } from '../src/core/call.ts'
 import { systemClock } from '../src/core/clock.ts'
 import type { Backend, Picker, Strategy } from '../src/core/contracts.ts'
 import { Deadlines } from '../src/core/deadlines.ts'
+import { CLASSES } from '../src/core/outcome.ts'
 import { Pool } from '../src/core/pool.ts'
 import { systemRandom } from '../src/core/random.ts'
 import { p2c } from '../src/strategies/p2c.ts'
@@ -125,7 +126,8 @@ function poolOf(
   const host = { clock, random, deadlines: new Deadlines(clock), emit: () => {}, over: () => {}, met: () => {} }
   const transport = { name: 'none', send: () => Promise.reject(new Error('nothing is sent here')) }
   const budget = { share: 0.2, perSecond: 10, windowMs: 10_000 }
-  const parts = { strategy: spy, transport, policies: [], watchers: [], sinks: [], panicBelow: 0.5, budget }
+  const judged = { classes: CLASSES, classify: undefined }
+  const parts = { strategy: spy, transport, policies: [], watchers: [], sinks: [], panicBelow: 0.5, budget, ...judged }
   const endpoints = Array.from({ length: backends }, (_, i) => ({
     url: `http://10.0.${i >> 8}.${i & 255}:8080`,
     weight: weighted ? 1 + (i % 4) : 1,
@@ -136,7 +138,7 @@ function poolOf(
     record.inflight = random(8)
     for (let i = 0; i < 10; i++) record.latency.observe(1 + random(50_000) / 1000, clock.now())
   }
-  return { pool, picker, call: new LiveCall('GET', {}, clock.now()).route('bench', 0) }
+  return { pool, picker, call: new LiveCall({ method: 'GET', headers: [] }, {}, clock.now()).route('bench', 0) }
 }
 
 /** The least picker: one xorshift32 (Marsaglia) and one array read. */

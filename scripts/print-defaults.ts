@@ -1,22 +1,24 @@
-// npm run docs: prints docs/defaults.md from src/config/defaults.ts, so that the page cannot be wrong.
+// npm run docs: prints docs/defaults.md from src/config/defaults.ts and default-rows.ts, so that the page cannot be wrong.
 import { writeFileSync } from 'node:fs'
-import { ACTIVE_DEFAULTS, ACTIVE_ROWS, DEFAULT_ROWS, DEFAULTS, type DefaultRow } from '../src/config/defaults.ts'
+import { DEFAULT_ROWS, type DefaultRow, WHEN_GIVEN_ROWS } from '../src/config/default-rows.ts'
+import { DEFAULTS, WHEN_GIVEN } from '../src/config/defaults.ts'
 
 /** The whole page. */
 export function defaultsPage(): string {
-  const all = { ...DEFAULTS, health: { ...DEFAULTS.health, active: ACTIVE_DEFAULTS } }
   return [
     '# Defaults',
     '',
-    'Printed from `src/config/defaults.ts` by `npm run docs`; do not edit. Each of these can be said for the balancer and',
-    'for each pool; a pool’s word wins over the balancer’s, and that over the default, setting by setting.',
+    'Printed from `src/config/defaults.ts` and `default-rows.ts` by `npm run docs`; do not edit. Each of these can be said for',
+    'the balancer and for each pool; a pool’s word wins over the balancer’s, and that over the default, setting by setting.',
     '',
     ...table(DEFAULT_ROWS, DEFAULTS),
     '',
-    'Once `health.active` is given, even as `{}`:',
-    '',
-    ...table(ACTIVE_ROWS, all),
-    '',
+    ...WHEN_GIVEN_ROWS.flatMap(([section, rows]) => [
+      `Once \`${section}\` is given, even as \`{}\`:`,
+      '',
+      ...table(rows, WHEN_GIVEN),
+      '',
+    ]),
   ].join('\n')
 }
 

@@ -109,7 +109,7 @@ export class Balancer<Fetch, Request> {
    * read to its end, discarded or cancelled, or when `response` rejects. `call.cancel(reason)` ends it at any time.
    */
   send(request: BalancerRequest, options: CallOptions = {}): Sending {
-    const call = new LiveCall(request.method, options, this.#clock.now())
+    const call = new LiveCall(request, options, this.#clock.now())
     call.owner = this
     if (this.#closing !== undefined) {
       call.over()
@@ -133,7 +133,7 @@ export class Balancer<Fetch, Request> {
   acquire(options: AcquireOptions = {}): Lease {
     if (this.#closing !== undefined) throw closed(this.name)
     const plan = this.#planned(options.pool)
-    const call = new LiveCall(NO_REQUEST.method, options, this.#clock.now()).route(plan.name, 0)
+    const call = new LiveCall(NO_REQUEST, options, this.#clock.now()).route(plan.name, 0)
     call.owner = this
     const pool = this.#pools.get(plan.name)!
     pool.totals.calls++

@@ -2,17 +2,24 @@ import { Balancer, type BalancerPlan } from './balancer.ts'
 import { resolveOptions } from './config/schema.ts'
 import { statusRanges } from './config/status.ts'
 import { systemClock } from './core/clock.ts'
-import type { Strategy, Transport, Watcher } from './core/contracts.ts'
+import type { Probe, Strategy, Transport, Watcher } from './core/contracts.ts'
 import { isDeepEqual } from './core/equal.ts'
 import type { BalancerOptions, ResolvedPool, ResolvedSettings, StrategyName } from './core/options.ts'
+import { classesWith } from './core/outcome.ts'
 import type { PoolParts } from './core/pool-parts.ts'
 import { systemRandom } from './core/random.ts'
 import { type BalancerFetch, createFetch } from './faces/fetch.ts'
 import { createRequest, type RequestFace } from './faces/request.ts'
+import { cooldown } from './health/cooldown.ts'
 import { monitor } from './health/monitor.ts'
 import { outlier } from './health/outlier.ts'
-import { httpProbe, tcpProbe } from './health/probes.ts'
+import { probeOf } from './health/probes.ts'
+import { slowStart } from './health/slow-start.ts'
+import { adaptiveLimit } from './policies/adaptive-limit.ts'
+import { circuitBreaker } from './policies/breaker.ts'
+import { hedge } from './policies/hedge.ts'
 import { hold } from './policies/hold.ts'
+import { limit } from './policies/limit.ts'
 import { retry } from './policies/retry.ts'
 import { deadline, timeouts } from './policies/timeout.ts'
 import { least } from './strategies/least.ts'
@@ -93,21 +100,35 @@ class Made {
 
   partsOf({ name, settings }: ResolvedPool): PoolParts {
     const { health, retry: retrySettings, timeouts: times } = settings
+    const limited = this.#limit(name, settings)
     return {
       strategy: this.#strategy(name, settings),
       transport:
         settings.transport ?? this.#keep<Transport>(name, 'transport', settings.undici, () => undici(settings.undici)),
       policies: [
         deadline(),
+        ...(limited === undefined ? [] : [limited.policy]),
         retry(retrySettings),
         ...settings.policies,
+        ...(settings.hedge === false ? [] : [hedge(settings.hedge)]),
         timeouts(times),
         ...(retrySettings.holdBytes > 0 ? [hold(retrySettings.holdBytes)] : []),
       ],
-      watchers: [...this.#active(name, settings), ...this.#passive(name, settings), ...settings.watchers],
+      watchers: [
+        ...this.#active(name, settings),
+        ...this.#passive(name, settings),
+        ...this.#watcher(name, 'breaker', settings.breaker, circuitBreaker),
+        ...this.#watcher(name, 'cooldown', health.cooldown, cooldown),
+        ...this.#watcher(name, 'slow-start', health.slowStart, slowStart),
+        ...this.#watcher(name, 'adaptive', settings.limits.adaptive, adaptiveLimit),
+        ...(limited === undefined ? [] : [limited.watcher]),
+        ...settings.watchers,
+      ],
       sinks: settings.sinks,
       panicBelow: health.panicBelow,
       budget: retrySettings.budget,
+      classes: this.#keep(name, 'classes', settings.classes, () => classesWith(settings.classes)),
+      classify: settings.classify,
     }
   }
 
@@ -119,15 +140,26 @@ class Made {
   #active(pool: string, { health }: ResolvedSettings): readonly Watcher[] {
     const { active } = health
     if (active === false) return []
-    const probe = active.type === 'tcp' ? tcpProbe() : httpProbe(active.path, statusRanges(active.status))
-    return [this.#keep<Watcher>(pool, 'active', active, () => monitor(active, probe))]
+    const probe = (): Probe => probeOf(active, statusRanges(active.status))
+    return [this.#keep<Watcher>(pool, 'active', active, () => monitor(active, probe()))]
   }
 
   #passive(pool: string, { health }: ResolvedSettings): readonly Watcher[] {
     const { passive } = health
-    if (passive === false || passive.consecutive === 0) return []
+    if (passive === false) return []
     const settings = { ...passive, panic: health.panicBelow > 0 }
     return [this.#keep<Watcher>(pool, 'passive', settings, () => outlier(settings))]
+  }
+
+  #limit(pool: string, { limits }: ResolvedSettings): ReturnType<typeof limit> | undefined {
+    const { maxInflight, queue } = limits
+    if (maxInflight === undefined && queue === false) return undefined
+    return this.#keep(pool, 'limit', { maxInflight, queue }, () => limit({ maxInflight, queue }))
+  }
+
+  /** A part that is off, or made from its settings alone. */
+  #watcher<T>(pool: string, kind: string, settings: T | false, make: (settings: T) => Watcher): readonly Watcher[] {
+    return settings === false ? [] : [this.#keep(pool, kind, settings, () => make(settings))]
   }
 
   #keep<T>(pool: string, kind: string, settings: unknown, make: () => T): T {

@@ -11,10 +11,20 @@ export interface BalancerEvents {
   updated: (backend: Backend) => void
   /** An attempt ended: `attempt.outcome` says how. */
   attempt: (attempt: Attempt) => void
+  /** What a detector in dry run would have done. */
+  wouldBlock: (backend: Backend, reason: Reason) => void
   /** The call is sent again after a pause, ms. */
   retry: (call: Call, failed: Attempt, pauseMs: number) => void
   /** Attempts, budget or time ran out; the error, or undefined if a real answer is returned. */
   exhausted: (call: Call, error: unknown) => void
+  /** The first send is slow: a second one goes out, after so many ms. */
+  hedge: (call: Call, slow: Attempt, delayMs: number) => void
+  /** The second send was the faster one. */
+  hedgeWon: (call: Call, winner: Attempt) => void
+  /** Everybody is busy: the call waits. */
+  queued: (call: Call) => void
+  /** The call is refused: there is no room to wait, or it waited too long. */
+  shed: (call: Call) => void
   /** A part misbehaved; the request it happened in did not. */
   warning: (error: Error) => void
   closed: () => void

@@ -5,6 +5,7 @@ export type { CallOptions, FaceHost, Route, Sending } from './core/call.ts'
 export type {
   Attempt,
   AttemptHandler,
+  AttemptTimes,
   Backend,
   BalancerRequest,
   BalancerResponse,
@@ -13,8 +14,10 @@ export type {
   Call,
   CallHandler,
   Chooser,
+  Classify,
   Clock,
   Core,
+  Criticality,
   Endpoint,
   Gate,
   Lease,
@@ -30,6 +33,7 @@ export type {
   Reason,
   RequestBody,
   ResponseBody,
+  Seen,
   SendFailure,
   Sink,
   Source,
@@ -45,24 +49,45 @@ export type { ExplainedAttempt, Explanation } from './core/explain.ts'
 export type { PeakEwma } from './core/latency.ts'
 export type {
   ActiveHealthOptions,
+  AdaptiveLimitOptions,
   BalancerOptions,
+  BreakerOptions,
+  CooldownOptions,
   EndpointOptions,
+  FailureShareOptions,
   HealthOptions,
+  HedgeOptions,
+  LimitOptions,
   PassiveHealthOptions,
   PoolOptions,
   PoolSettings,
+  QueueOptions,
   RetryOptions,
+  SlowStartOptions,
   StrategyName,
+  SuccessRateOptions,
   TimeoutOptions,
   UndiciOptions,
 } from './core/options.ts'
-export { CLASSES, type ClassRule, type Outcome, type OutcomeClass } from './core/outcome.ts'
+export {
+  CLASSES,
+  type ClassChanges,
+  type Classes,
+  type ClassRule,
+  type Outcome,
+  type OutcomeClass,
+} from './core/outcome.ts'
 export type { BackendStats, BalancerStats, PoolStats } from './core/stats.ts'
 export { createBalancer, type EvenkeelBalancer as Balancer } from './create-balancer.ts'
 export type { BalancerEvents } from './events.ts'
 export type { BalancerFetch, BalancerFetchInit } from './faces/fetch.ts'
 export type { Answer, AnswerBody, HeaderRecord, RequestFace, RequestOptions } from './faces/request.ts'
-export { httpProbe, tcpProbe } from './health/probes.ts'
+export type { StatusRange } from './health/ask.ts'
+export { type GrpcProbeOptions, grpcProbe } from './health/grpc.ts'
+export { type HttpProbeOptions, httpProbe, tcpProbe } from './health/probes.ts'
+export { type CircuitBreaker, circuitBreaker } from './policies/breaker.ts'
+export type { BackendBreakerState, BreakerPhase, BreakerState } from './policies/breaker-input.ts'
+export type { TripBucket, TripState } from './policies/trip-rules.ts'
 export { least } from './strategies/least.ts'
 export { p2c } from './strategies/p2c.ts'
 export { byInflight, byPeakEwma } from './strategies/prefer.ts'

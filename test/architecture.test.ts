@@ -42,7 +42,7 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
   undici: ['transports/undici.ts', 'faces/dispatcher.ts', 'policies/cache.ts'],
   eventemitter3: ['events.ts'],
   zod: ['config/schema.ts'],
-  cockatiel: ['policies/breaker.ts'],
+  cockatiel: ['policies/trip-rules.ts'],
   'smol-toml': ['config/toml.ts'],
   'prom-client': ['telemetry/prometheus.ts'],
 }
@@ -56,7 +56,8 @@ const CONFIG_VALUES: Readonly<Record<string, readonly string[]>> = {
   'core/backend.ts': ['idOf'],
   'core/body.ts': ['UNREAD_BYTES'],
   'core/clock.ts': ['MAX_DELAY_MS'],
-  'core/options.ts': ['CONNECTION_DEFAULTS'],
+  'core/outcome.ts': ['CLASSES'],
+  'core/options.ts': ['BREAKER_DEFAULTS', 'CONNECTION_DEFAULTS'],
 }
 
 /** Rooms where time and chance come from Core; two files of core are where they enter. */

@@ -1,23 +1,19 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { defaultsPage } from '../scripts/print-defaults.ts'
-import { DEFAULT_ROWS, DEFAULTS } from '../src/config/defaults.ts'
+import { DEFAULT_ROWS, WHEN_GIVEN_ROWS } from '../src/config/default-rows.ts'
+import { DEFAULTS, WHEN_GIVEN } from '../src/config/defaults.ts'
 import { resolveOptions } from '../src/config/schema.ts'
 import { systemClock } from '../src/core/clock.ts'
 import type { Policy, Sink, Strategy, Transport, Watcher } from '../src/core/contracts.ts'
 import type { BalancerOptions, ResolvedOptions, ResolvedSettings } from '../src/core/options.ts'
+import { leaves, nested } from './config-rows.ts'
 
 const A = 'http://127.0.0.1:3001'
 const chance = (): number => 0
 const resolve = (options: BalancerOptions): ResolvedOptions =>
   resolveOptions(options, { clock: systemClock, random: () => chance })
 const settingsOf = (options: BalancerOptions): ResolvedSettings => resolve(options).pools[0]!.settings
-
-function leaves(value: unknown, path: readonly string[] = []): readonly string[] {
-  const plain = typeof value === 'object' && value !== null && !Array.isArray(value)
-  if (!plain || Object.keys(value).length === 0) return [path.join('.')]
-  return Object.entries(value).flatMap(([key, inner]) => leaves(inner, [...path, key]))
-}
 
 function expectFrozen(value: unknown): void {
   if (typeof value !== 'object' || value === null) return
@@ -37,7 +33,14 @@ describe('defaults', () => {
     expect(DEFAULTS).toMatchObject({
       strategy: 'peak-ewma',
       health: { passive: { consecutive: 5, baseMs: 5_000, maxMs: 300_000, maxShare: undefined }, panicBelow: 0.5 },
-      retry: { attempts: 3, status: [502, 503, 504], baseMs: 25, maxMs: 5_000, bufferBytes: 65_536, holdBytes: 16_384 },
+      retry: {
+        attempts: 3,
+        status: [429, 502, 503, 504],
+        baseMs: 25,
+        maxMs: 5_000,
+        bufferBytes: 65_536,
+        holdBytes: 16_384,
+      },
       timeouts: { connectMs: 5_000, headersMs: 30_000, idleMs: 300_000, attemptMs: 0, totalMs: 0 },
       undici: { connections: 256, pipelining: 1, keepAliveMs: 4_000, allowH2: false, tls: {} },
     })
@@ -45,25 +48,43 @@ describe('defaults', () => {
   })
 
   test('obey their own schema', () => {
-    const { transport: _, health, ...rest } = DEFAULTS
-    const { maxShare: __, ...passive } = health.passive as Exclude<typeof health.passive, false>
-    expect(settingsOf({ backends: [A], ...rest, health: { ...health, passive } })).toEqual(DEFAULTS)
+    // As unknown: what has no default is spelled out as undefined.
+    const asOptions = (settings: unknown): BalancerOptions => ({ backends: [A], ...(settings as BalancerOptions) })
+    expect(settingsOf(asOptions(DEFAULTS))).toEqual(DEFAULTS)
+    const limits = { ...WHEN_GIVEN.limits, maxInflight: 1 } // something that can be full
+    expect(settingsOf(asOptions({ ...WHEN_GIVEN, limits }))).toMatchObject(WHEN_GIVEN)
+    const { health, hedge, breaker } = settingsOf(asOptions({ health: { active: {} }, hedge: {}, breaker: {} }))
+    expect([health.active, hedge, breaker]).toEqual([WHEN_GIVEN.health.active, WHEN_GIVEN.hedge, WHEN_GIVEN.breaker])
   })
 
   test('each have a row in the docs, which are as the script prints them', () => {
     expect(DEFAULT_ROWS.map(({ path }) => path)).toEqual(leaves(DEFAULTS))
-    for (const { unit, meaning, reason } of DEFAULT_ROWS) expect([unit, meaning, reason]).not.toContain('')
+    const whenGiven = WHEN_GIVEN_ROWS.flatMap(([, rows]) => rows)
+    expect(whenGiven.map(({ path }) => path)).toEqual(leaves(WHEN_GIVEN))
+    for (const [section, rows] of WHEN_GIVEN_ROWS) {
+      expect(DEFAULT_ROWS.find(({ path }) => path === section)?.unit).toBe('section')
+      for (const { path } of rows) expect(path).toMatch(new RegExp(`^${section}\\.\\w+$`))
+    }
+    for (const { unit, meaning, reason } of [...DEFAULT_ROWS, ...whenGiven]) {
+      expect([unit, meaning, reason]).not.toContain('')
+    }
     expect(readFileSync(new URL('../docs/defaults.md', import.meta.url), 'utf8')).toBe(defaultsPage())
   })
 
   test('are frozen, like everything that is resolved', () => {
     expectFrozen(DEFAULTS)
+    expectFrozen(WHEN_GIVEN)
     const options = { url: A, tags: ['a'], headers: { a: 'b' }, meta: { c: 1 } }
     const { pools, origins } = resolve({
       backends: [options],
       retry: { status: [500] },
       origins: [A],
       undici: { tls: {} },
+      health: { active: { headers: { a: 'b' } }, passive: { failureShare: {} }, cooldown: { maxMs: 1 } },
+      classes: { timeout: { retry: 'never' } },
+      hedge: {},
+      breaker: { openMs: 1 },
+      limits: { queue: {}, adaptive: { max: 30 } },
     })
     expectFrozen(pools)
     expectFrozen(origins)
@@ -115,10 +136,60 @@ describe('a pool', () => {
     expect(passive({ baseMs: 1 }, false)).toBe(false)
     expect(passive(false, { baseMs: 1 })).toMatchObject({ baseMs: 1, maxMs: 300_000 })
     expect(settingsOf({ backends: [A], health: { passive: false } }).health).toEqual({
+      ...DEFAULTS.health,
       passive: false,
-      panicBelow: 0.5,
-      active: false,
     })
+  })
+
+  test('may switch every section that is off by default on or off for itself', () => {
+    const sections: readonly (readonly [path: string, field: object, other: object])[] = [
+      ['health.active', { fall: 7 }, { rise: 8 }],
+      ['health.passive.failureShare', { share: 0.7 }, { minRequests: 8 }],
+      ['health.passive.successRate', { deviations: 3 }, { minRequests: 8 }],
+      ['health.slowStart', { windowMs: 7 }, { minShare: 0.8 }],
+      ['health.cooldown', { rateLimitMs: 7 }, { maxMs: 8 }],
+      ['hedge', { maxShare: 0.7 }, { warmUp: 8 }],
+      ['breaker', { trials: 7 }, { size: 8 }],
+      ['limits.queue', { size: 7 }, { overloadMs: 8 }],
+      ['limits.adaptive', { min: 7 }, { max: 80 }],
+    ]
+    for (const [path, field, other] of sections) {
+      const keys = path.split('.')
+      const nest = (value: unknown): object => nested(path, value)
+      const at = (value: unknown): unknown =>
+        keys.reduce((inner, key) => (inner as Record<string, unknown>)[key], value)
+      const both = (balancer: unknown, pool: unknown): unknown => {
+        const own = { backends: [{ url: A, maxInflight: 1 }], ...nest(pool) }
+        const options = { ...nest(balancer), pools: { p: own } } as unknown as BalancerOptions
+        return at(resolve(options).pools[0]!.settings)
+      }
+      const start = (at(DEFAULTS) || at(WHEN_GIVEN)) as object
+      expect(both(false, undefined), path).toBe(false)
+      expect(both(field, false), path).toBe(false)
+      expect(both(false, false), path).toBe(false)
+      expect(both(undefined, undefined), path).toEqual(at(DEFAULTS))
+      expect(both(false, {}), path).toEqual(start)
+      expect(both({}, undefined), path).toEqual(start)
+      expect(both(field, {}), path).toEqual({ ...start, ...field })
+      expect(both(field, other), path).toEqual({ ...start, ...field, ...other })
+      expect(both(other, { ...other, ...field }), path).toEqual({ ...start, ...field, ...other })
+    }
+  })
+
+  test('takes headers of checks, and changes to classes, as a whole', () => {
+    const { pools } = resolve({
+      health: { active: { headers: { a: '1' }, fall: 1 } },
+      classes: { timeout: { retry: 'never' }, auth: { cool: 'none' } },
+      pools: {
+        p: { backends: [A], health: { active: { headers: { b: '2' } } }, classes: { tls: { health: 'none' } } },
+        q: { backends: [A] },
+      },
+    })
+    const [own, plain] = pools.map(({ settings }) => settings)
+    expect(own?.health.active).toMatchObject({ headers: { b: '2' }, fall: 1 })
+    expect(own?.health.active).not.toHaveProperty('headers.a')
+    expect(own?.classes).toEqual({ tls: { health: 'none' } })
+    expect(plain?.classes).toEqual({ timeout: { retry: 'never' }, auth: { cool: 'none' } })
   })
 
   test('is judged by what it ends up with', () => {

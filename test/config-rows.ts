@@ -47,3 +47,26 @@ export function setting(rest: unknown): unknown {
 }
 
 export const verb = (): undefined => undefined
+
+/** `{ a: { b: value } }` of 'a.b'. */
+export function nested(path: string, value: unknown): object {
+  return path.split('.').reduceRight((inner, key) => ({ [key]: inner }), value) as object
+}
+
+/** The leaves of sections, as in 'a.b'. */
+export function leaves(value: unknown, path: readonly string[] = []): readonly string[] {
+  const plain = typeof value === 'object' && value !== null && !Array.isArray(value)
+  if (!plain || Object.keys(value).length === 0) return [path.join('.')]
+  return Object.entries(value).flatMap(([key, inner]) => leaves(inner, [...path, key]))
+}
+
+/** What is wrong, one line each: 'path: expected, found'; nothing if all is well. */
+export function complaints(options: unknown): readonly string[] {
+  try {
+    resolve(options)
+    return []
+  } catch (error) {
+    if (!(error instanceof BalancerError)) throw error
+    return error.issues!.map(({ path, expected, found }) => `${path}: ${expected}, found ${found}`)
+  }
+}

@@ -259,7 +259,10 @@ describe('explain takes', () => {
   })
 
   test('the error a body broke off with', async () => {
-    const { balancer } = scene({ a: { body: ['half'], failure: { phase: 'body', code: 'ECONNRESET' } } })
+    const { balancer } = scene(
+      { a: { body: ['half'], failure: { phase: 'body', code: 'ECONNRESET' } } },
+      { retry: { attempts: 1 } },
+    )
     const { body } = await balancer.request('/')
     const error = await body.text().catch((error: unknown) => error)
     expect(balancer.explain(error)).toMatchObject({ attempts: [{ class: 'truncated' }] })

@@ -118,7 +118,7 @@ test(`a lease ends exactly once in ${RUNS} interleavings of answer, abort, failu
           clock,
           random: seededRandom(seed),
           watchers: [watcher('calm', false), watcher('moody', true)],
-          health: { passive: passive && { consecutive: 1 } } as const,
+          health: { passive: passive && { consecutive: 1 }, slowStart: false } as const,
           retry: { baseMs: 1_000 },
           timeouts: { connectMs: 50, headersMs: 500, idleMs: 50_000 },
         }

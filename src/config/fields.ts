@@ -1,8 +1,19 @@
 /** Checks of single fields that need more than a comparison. They know nothing of zod. */
-import { type Finding, isPlain, lengthText } from './issues.ts'
+import type { StrategyName } from '../core/options.ts'
+import { type Finding, isPlain, lengthText, nearest } from './issues.ts'
 
 /** What is wrong with a value, before it is known where it stands. */
 export type Complaint = Pick<Finding, 'expected' | 'found'>
+
+export const STRATEGY_NAMES: readonly StrategyName[] = [
+  'peak-ewma',
+  'p2c',
+  'least',
+  'round-robin',
+  'weighted-round-robin',
+  'random',
+  'weighted-random',
+]
 
 const URL_TEXT = 'an http: or https: URL, such as http://127.0.0.1:3000'
 const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
@@ -14,6 +25,11 @@ const TRANSPORT_HEADERS =
 /** Origin-form, as a request line takes it. */
 export function isPath(value: string): boolean {
   return /^\/[\x21-\x7e]*$/.test(value) && !value.includes('#')
+}
+
+/** A method as RFC 9110 9.1 has it, in capitals; CONNECT makes no request. */
+export function isMethod(value: string): boolean {
+  return /^[A-Z]{1,32}$/.test(value) && value !== 'CONNECT'
 }
 
 export function urlComplaint(value: string): Complaint | undefined {
@@ -45,6 +61,19 @@ export function isId(value: string): boolean {
   return /^[\x21-\x7e]{1,256}$/.test(value)
 }
 
+/** '"a", "b" or "c"'. */
+export function wordsText(words: readonly string[]): string {
+  const all = words.map((word) => `"${word}"`).join(', ')
+  return all.replace(/, ([^,]+)$/, ' or $1')
+}
+
+/** What a strategy may be, with the name first that was probably meant. */
+export function strategyText(input: unknown): string {
+  const meant = typeof input === 'string' ? nearest(input, STRATEGY_NAMES) : undefined
+  const names = STRATEGY_NAMES.toSorted((a, b) => Number(b === meant) - Number(a === meant))
+  return `${names.map((name) => `"${name}"`).join(', ')}, or an object with name and start`
+}
+
 /** What a member of a part has to be. */
 export interface Need {
   readonly expected: string
@@ -55,7 +84,7 @@ export const NAME: Need = { expected: 'a string that is not empty', test: (it) =
 export const VERB: Need = { expected: 'a function', test: isFunction }
 export const MAYBE_VERB: Need = { expected: 'a function', test: (it) => it === undefined || isFunction(it) }
 export const SCOPE: Need = {
-  expected: '"balancer", "pool" or "attempt"',
+  expected: wordsText(['balancer', 'pool', 'attempt']),
   test: (it) => it === 'balancer' || it === 'pool' || it === 'attempt',
 }
 

@@ -13,7 +13,7 @@ export interface Finding {
 const LONGEST = 60
 /** Keys whose values are never shown. The first two hold nothing but such values. */
 const SECRET_SECTIONS: readonly PropertyKey[] = ['headers', 'tls']
-const SECRET_KEY = /key|token|secret|passw|credential|auth|cookie/i
+const SECRET_KEY = /key|token|secret|passw|credential(?!Ms$)|auth|cookie/i
 /** Characters that would let a value move the cursor or break the line of a log. */
 const CONTROL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 
@@ -110,12 +110,13 @@ function quoted(text: string): string {
 function isSecret(path: Path): boolean {
   // A pool may well be called "tokens": its name says nothing about what is in it.
   const keys = path[0] === 'pools' && path.length > 2 ? path.slice(2) : path
+  if (keys[0] === 'classes') return false // nothing but our own words; one of the classes is 'auth'
   return keys.some((key) => SECRET_SECTIONS.includes(key) || SECRET_KEY.test(String(key)))
 }
 
-/** User information, or a query that may carry a token. It need not parse: broken URLs hold secrets too. */
+/** User information, or a query that may carry a token. It need not parse: broken URLs and paths hold secrets too. */
 function isSecretUrl(text: string): boolean {
-  return text.includes('@') || (text.includes('://') && /[?#]/.test(text))
+  return text.includes('@') || (/^\/|:\/\//.test(text) && /[?#]/.test(text))
 }
 
 function objectText(value: object): string {

@@ -4,25 +4,13 @@
  */
 import { idOf } from '../core/backend.ts'
 import type { Endpoint } from '../core/contracts.ts'
-import { DEFAULTS } from './defaults.ts'
+import { clashes } from './clashes.ts'
 import { type Finding, foundText, isPlain, type Path, pathKey, pathText, valueAt } from './issues.ts'
 
 const POOL_NAME = /^[A-Za-z0-9_.-]{1,64}$/
 /** As keys of a record these would reach for its prototype. */
 const RESERVED_NAMES = ['__proto__', 'constructor', 'prototype']
 const LONGEST_ID = 256
-
-/** Pairs of which the first must not be above the second. */
-const ORDERED: readonly (readonly [small: Path, large: Path])[] = [
-  [
-    ['health', 'passive', 'baseMs'],
-    ['health', 'passive', 'maxMs'],
-  ],
-  [
-    ['retry', 'baseMs'],
-    ['retry', 'maxMs'],
-  ],
-]
 
 /** What is wrong between fields. `earlier` is what is wrong within them. */
 export function contradictions(options: unknown, earlier: readonly Finding[]): readonly Finding[] {
@@ -79,46 +67,4 @@ function duplicates(options: unknown, place: Path, bad: (path: Path) => boolean)
     } else seen.set(id, path)
   })
   return findings
-}
-
-interface Said {
-  /** NaN if it is no number, or wrong by itself: then it contradicts nothing. */
-  readonly value: number
-  /** Where it is said; undefined for a default. */
-  readonly path: Path | undefined
-}
-
-function clashes(options: unknown, place: Path, bad: (path: Path) => boolean): readonly Finding[] {
-  const levels = place.length === 0 ? [place] : [place, []]
-  const said = (leaf: Path): Said => {
-    for (const level of levels) {
-      const path = [...level, ...leaf]
-      const value = bad(path) ? Number.NaN : valueAt(options, path)
-      if (value !== undefined) return { value: Number(value), path }
-    }
-    return { value: Number(valueAt(DEFAULTS, leaf)), path: undefined }
-  }
-  const passive = levels
-    .map((level) => valueAt(options, [...level, 'health', 'passive']))
-    .find((it) => it !== undefined)
-  const ordered = passive === false ? ORDERED.slice(1) : ORDERED
-  return [...ordered.flatMap(([small, large]) => disorder(said(small), said(large), large)), ...overlong(said)]
-}
-
-function disorder(small: Said, large: Said, largeLeaf: Path): readonly Finding[] {
-  if (!(small.value > large.value)) return []
-  if (large.path !== undefined) {
-    const whose = small.path === undefined ? 'the default of baseMs' : pathText(small.path)
-    return [{ path: large.path, expected: `at least ${small.value}, which is ${whose}` }]
-  }
-  return [{ path: small.path ?? largeLeaf, expected: `at most ${large.value}, which is the default of maxMs` }]
-}
-
-function overlong(said: (leaf: Path) => Said): readonly Finding[] {
-  const attempt = said(['timeouts', 'attemptMs'])
-  const total = said(['timeouts', 'totalMs'])
-  if (!(attempt.value > total.value && total.value > 0)) return []
-  const totalPath = total.path ?? ['timeouts', 'totalMs']
-  const expected = `at most ${total.value}, which is ${pathText(totalPath)}: a contradiction, no attempt outlasts its call`
-  return [{ path: attempt.path ?? ['timeouts', 'attemptMs'], expected }]
 }

@@ -3,10 +3,11 @@ import { z } from 'zod'
 import { UNREAD_BYTES } from '../core/body.ts'
 import type { Route } from '../core/call.ts'
 import { MAX_DELAY_MS } from '../core/clock.ts'
-import type { Clock, Policy, Random, Sink, Strategy, Transport, Watcher } from '../core/contracts.ts'
+import type { Classify, Clock, Policy, Probe, Random, Sink, Strategy, Transport, Watcher } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
-import type { BalancerOptions, PoolSettings, ResolvedOptions, ResolvedSettings, StrategyName } from '../core/options.ts'
-import { ACTIVE_DEFAULTS, DEFAULT_NAME, DEFAULT_POOL, DEFAULTS } from './defaults.ts'
+import type { BalancerOptions, PoolSettings, ResolvedOptions } from '../core/options.ts'
+import { CLASSES, type OutcomeClass } from '../core/outcome.ts'
+import { DEFAULT_NAME, DEFAULT_POOL, DEFAULTS, WHEN_GIVEN } from './defaults.ts'
 import * as fields from './fields.ts'
 import { configError, type Finding, isPlain, nearest, type Path } from './issues.ts'
 import { merge } from './merge.ts'
@@ -14,19 +15,12 @@ import { contradictions } from './rules.ts'
 import { isStatusList } from './status.ts'
 
 const { MAYBE_VERB, NAME, SCOPE, VERB } = fields
-const STRATEGY_NAMES = [
-  'peak-ewma',
-  'p2c',
-  'least',
-  'round-robin',
-  'weighted-round-robin',
-  'random',
-  'weighted-random',
-] as const satisfies readonly StrategyName[]
+const CLASS_NAMES = Object.keys(CLASSES) as OutcomeClass[]
 const ORIGIN_TEXT = 'an http: or https: origin, such as https://api.example.com'
 
 // ---- Building blocks. The message of every check is what was expected, in words.
 
+type Known = Readonly<Record<string, z.ZodType>>
 type Settled<T> = { readonly [Key in keyof T]: Exclude<T[Key], undefined> }
 
 /** Frozen, and without the keys that were spelled out as undefined. */
@@ -44,7 +38,12 @@ function complained(input: unknown, path: string[], { expected, found }: fields.
   return { code: 'custom', input, path, message: expected, params: { found } }
 }
 
-function shape<Fields extends z.core.$ZodLooseShape>(known: Fields) {
+/** An object with these keys and no others; all may be left out but the required ones. */
+function shape<Fields extends Known, Required extends Known = Record<never, never>>(
+  fields: Fields,
+  required: Required = {} as Required,
+) {
+  const known = { ...required, ...optional(fields) }
   const object = z.strictObject(known, {
     // zod puts all unknown keys of an object into one issue: its message carries the known ones to `findingsOf`.
     error: (issue) => (issue.code === 'unrecognized_keys' ? Object.keys(known).join(' ') : 'an object'),
@@ -54,6 +53,16 @@ function shape<Fields extends z.core.$ZodLooseShape>(known: Fields) {
     if (!isPlain(value)) issues.push(wrongKind(value, 'an object'))
   })
   return plain.pipe(object).transform(settled)
+}
+
+function optional<Fields extends Known>(fields: Fields): { [Key in keyof Fields]: z.ZodOptional<Fields[Key]> } {
+  const all = Object.entries(fields).map(([key, field]) => [key, z.optional(field)])
+  return Object.fromEntries(all)
+}
+
+/** A section that `false` switches off. */
+function section<Fields extends Known>(fields: Fields) {
+  return z.union([z.literal(false), shape(fields)], 'an object, or false')
 }
 
 /** A record of the user's own keys; its values are passed on as they are. */
@@ -115,19 +124,24 @@ function text(expected: string, test: (value: string) => boolean) {
   return z.string(expected).refine(test, expected)
 }
 
+function oneOf<const Word extends string>(words: readonly Word[]) {
+  return z.enum(words, fields.wordsText(words))
+}
+
 const share = number('a number from 0 to 1', (value) => value >= 0 && value <= 1)
+const someShare = number('a number > 0 and <= 1', (value) => value > 0 && value <= 1)
+const partShare = number('a number > 0 and < 1', (value) => value > 0 && value < 1)
 const time = number(`ms >= 0 and <= ${MAX_DELAY_MS}`, (value) => value >= 0 && value <= MAX_DELAY_MS)
+/** A time that cannot be switched off. */
+const span = above0(MAX_DELAY_MS)
+const flag = z.boolean('true or false')
 const word = text('a string that is not empty', (value) => value !== '')
 const anything = (): undefined => undefined
 
 // ---- The options.
 
-const strategy = z.union([z.enum(STRATEGY_NAMES), part<Strategy>('a strategy', { name: NAME, start: VERB })], {
-  error: ({ input }) => {
-    const meant = typeof input === 'string' ? nearest(input, STRATEGY_NAMES) : undefined
-    const names = [...STRATEGY_NAMES].sort((a, b) => Number(b === meant) - Number(a === meant))
-    return `${names.map((name) => `"${name}"`).join(', ')}, or an object with name and start`
-  },
+const strategy = z.union([z.enum(fields.STRATEGY_NAMES), part<Strategy>('a strategy', { name: NAME, start: VERB })], {
+  error: ({ input }) => fields.strategyText(input),
 })
 
 const url = z.string('a URL').check(({ value, issues }) => {
@@ -135,18 +149,24 @@ const url = z.string('a URL').check(({ value, issues }) => {
   if (complaint !== undefined) issues.push(complained(value, [], complaint))
 })
 
-const endpoint = shape({
-  url,
-  id: text('1 to 256 visible ASCII characters', fields.isId).optional(),
-  weight: atLeast(0).optional(),
-  priority: whole(0).optional(),
-  zone: z.string('a string').optional(),
-  tags: list(word, 'an array of strings').optional(),
-  maxInflight: whole(1).optional(),
-  headers: record<string>('an object of header names and values', fields.headerComplaint).optional(),
-  meta: record<unknown>('an object', anything).optional(),
-})
+const headers = record<string>('an object of header names and values', fields.headerComplaint)
 
+const attemptTimes = { connectMs: time, headersMs: time, firstByteMs: time, idleMs: time, attemptMs: time }
+
+const endpoint = shape(
+  {
+    id: text('1 to 256 visible ASCII characters', fields.isId),
+    weight: atLeast(0),
+    priority: whole(0),
+    zone: z.string('a string'),
+    tags: list(word, 'an array of strings'),
+    maxInflight: whole(1),
+    timeouts: shape(attemptTimes),
+    headers,
+    meta: record<unknown>('an object', anything),
+  },
+  { url },
+)
 const shortEndpoint = url.transform((it): z.output<typeof endpoint> => Object.freeze({ url: it }))
 const backends = list(
   z.union([shortEndpoint, endpoint], 'a URL as a string, or an object with a url'),
@@ -154,84 +174,135 @@ const backends = list(
   1,
 )
 
-const passive = shape({
-  consecutive: whole(0).optional(),
-  baseMs: above0().optional(),
-  maxMs: above0().optional(),
-  maxShare: number('a number > 0 and <= 1', (value) => value > 0 && value <= 1).optional(),
+const passive = section({
+  consecutive: whole(0),
+  consecutiveGateway: whole(0),
+  consecutiveLocal: whole(0),
+  successRate: section({ deviations: above0(), minBackends: whole(2), minRequests: whole(1) }),
+  failureShare: section({ share: someShare, minBackends: whole(1), minRequests: whole(1) }),
+  intervalMs: span,
+  baseMs: above0(),
+  maxMs: above0(),
+  maxShare: someShare,
+  jitter: share,
+  dryRun: flag,
 })
 
-const active = shape({
-  type: z.enum(['http', 'tcp'], '"http" or "tcp"').optional(),
-  path: text("a path that starts with '/'", fields.isPath).optional(),
-  status: text("statuses like '200', '200-399' or '200,204'", isStatusList).optional(),
-  intervalMs: above0(MAX_DELAY_MS).optional(),
-  jitter: share.optional(),
-  timeoutMs: above0(MAX_DELAY_MS).optional(),
-  rise: whole(1).optional(),
-  fall: whole(1).optional(),
+const active = section({
+  type: oneOf(['http', 'tcp', 'grpc']),
+  probe: part<Probe>('a probe', { name: NAME, check: VERB }),
+  path: text("a path that starts with '/'", fields.isPath),
+  method: text('a method in capitals, such as GET', fields.isMethod),
+  headers,
+  match: text('1 to 1024 characters', (value) => value.length > 0 && value.length <= 1024),
+  service: z.string('a string'),
+  status: text("statuses like '200', '200-399' or '200,204'", isStatusList),
+  intervalMs: span,
+  fastIntervalMs: span,
+  idleIntervalMs: span,
+  initial: oneOf(['up', 'down', 'probe']),
+  jitter: share,
+  timeoutMs: span,
+  rise: whole(1),
+  fall: whole(1),
+})
+
+const health = shape({
+  active,
+  passive,
+  panicBelow: share,
+  slowStart: section({ windowMs: span, aggression: above0(), minShare: someShare }),
+  cooldown: section({ rateLimitMs: time, credentialMs: time, maxMs: time }),
+})
+
+const rule = shape({
+  retry: oneOf(['never', 'always', 'safe', 'status', 'fresh']),
+  health: oneOf(['success', 'failure', 'none']),
+  latency: oneOf(['sample', 'slow', 'none']),
+  cool: oneOf(['none', 'hint', 'rate-limit', 'credential']),
+})
+
+const retry = shape({
+  attempts: whole(1, 100),
+  status: list(whole(400, 599), 'an array of statuses'),
+  baseMs: atLeast(0),
+  sameBaseMs: atLeast(0),
+  maxMs: atLeast(0),
+  jitter: oneOf(['full', 'equal', 'decorrelated', 'none']),
+  waitMs: time,
+  bufferBytes: whole(0),
+  holdBytes: whole(0, UNREAD_BYTES, ' (no more is read ahead, so no more can be held)'),
+  budget: shape({ share, perSecond: atLeast(0), windowMs: atLeast(100) }),
+})
+
+const breaker = section({
+  trip: oneOf(['consecutive', 'count', 'window']),
+  consecutive: whole(1),
+  threshold: partShare,
+  size: whole(1, 10_000),
+  windowMs: span,
+  minRequests: whole(1),
+  openMs: span,
+  maxOpenMs: span,
+  jitter: share,
+  trials: whole(1),
+})
+
+const adaptive = section({
+  algorithm: oneOf(['gradient2', 'aimd', 'vegas']),
+  initial: whole(1),
+  min: whole(1),
+  max: whole(1),
+})
+
+const undici = shape({
+  connections: whole(1),
+  pipelining: whole(1),
+  keepAliveMs: span,
+  allowH2: flag,
+  tls: record<unknown>('an object of what tls.connect takes', anything),
 })
 
 const settings = {
-  strategy: strategy.optional(),
-  health: shape({
-    passive: z.union([z.literal(false), passive], 'an object, or false').optional(),
-    active: z.union([z.literal(false), active], 'an object, or false').optional(),
-    panicBelow: share.optional(),
-  }).optional(),
-  retry: shape({
-    attempts: whole(1, 100).optional(),
-    status: list(whole(400, 599), 'an array of statuses').optional(),
-    baseMs: atLeast(0).optional(),
-    maxMs: atLeast(0).optional(),
-    bufferBytes: whole(0).optional(),
-    holdBytes: whole(0, UNREAD_BYTES, ' (no more is read ahead, so no more can be held)').optional(),
-    budget: shape({
-      share: share.optional(),
-      perSecond: atLeast(0).optional(),
-      windowMs: atLeast(100).optional(),
-    }).optional(),
-  }).optional(),
-  timeouts: shape({
-    connectMs: time.optional(),
-    headersMs: time.optional(),
-    idleMs: time.optional(),
-    attemptMs: time.optional(),
-    totalMs: time.optional(),
-    leaseMs: time.optional(),
-  }).optional(),
-  undici: shape({
-    connections: whole(1).optional(),
-    pipelining: whole(1).optional(),
-    keepAliveMs: above0(MAX_DELAY_MS).optional(),
-    allowH2: z.boolean('true or false').optional(),
-    tls: record<unknown>('an object of what tls.connect takes', anything).optional(),
-  }).optional(),
+  strategy,
+  health,
+  classify: z.custom<Classify>(fields.isFunction, 'a function'),
+  classes: shape(Object.fromEntries(CLASS_NAMES.map((name) => [name, rule])) as Record<OutcomeClass, typeof rule>),
+  retry,
+  hedge: section({ delayMs: time, percentile: partShare, minDelayMs: time, warmUp: whole(1), maxShare: someShare }),
+  breaker,
+  limits: shape({
+    maxInflight: whole(1),
+    queue: section({ size: whole(1), timeoutMs: span, order: oneOf(['fifo', 'lifo', 'adaptive']), overloadMs: span }),
+    adaptive,
+  }),
+  timeouts: shape({ ...attemptTimes, totalMs: time, leaseMs: time }),
+  undici,
   transport: part<Transport>('a transport', {
     name: NAME,
     send: VERB,
     forget: MAYBE_VERB,
     reach: MAYBE_VERB,
     close: MAYBE_VERB,
-  }).optional(),
-  policies: list(part<Policy>('a policy', { name: NAME, scope: SCOPE, wrap: VERB }), 'an array of policies').optional(),
-  watchers: list(part<Watcher>('a watcher', { name: NAME, start: VERB }), 'an array of watchers').optional(),
+  }),
+  policies: list(part<Policy>('a policy', { name: NAME, scope: SCOPE, wrap: VERB }), 'an array of policies'),
+  watchers: list(part<Watcher>('a watcher', { name: NAME, start: VERB }), 'an array of watchers'),
   sinks: list(
     part<Sink>('a sink', { name: NAME, head: MAYBE_VERB, attempt: MAYBE_VERB, call: MAYBE_VERB }),
     'an array of sinks',
-  ).optional(),
+  ),
 }
 
 const origin = text(ORIGIN_TEXT, fields.isOrigin).transform((it) => new URL(it).origin)
 
 const schema = shape({
-  name: word.optional(),
-  backends: backends.optional(),
-  pools: z.record(z.string(), shape({ backends, ...settings }), 'an object of pools by name').optional(),
-  origins: list(origin, 'an array of origins').optional(),
-  route: z.custom<Route>(fields.isFunction, 'a function').optional(),
-  clock: part<Clock>('a clock', { now: VERB, after: VERB }).optional(),
-  random: z.custom<Random>(fields.isFunction, 'a function').optional(),
+  name: word,
+  backends,
+  pools: z.record(z.string(), shape(settings, { backends }), 'an object of pools by name'),
+  origins: list(origin, 'an array of origins'),
+  route: z.custom<Route>(fields.isFunction, 'a function'),
+  clock: part<Clock>('a clock', { now: VERB, after: VERB, wall: MAYBE_VERB }),
+  random: z.custom<Random>(fields.isFunction, 'a function'),
   ...settings,
 })
 
@@ -250,28 +321,22 @@ export interface Builtins {
  */
 export function resolveOptions(options: unknown, builtins: Builtins): ResolvedOptions {
   const { name = DEFAULT_NAME, backends, pools, origins, route, clock, random, ...common } = parsed(options)
-  const named = pools ?? { [DEFAULT_POOL]: { backends: backends! } }
+  const named = Object.entries(pools ?? { [DEFAULT_POOL]: { backends: backends! } }).map(
+    ([pool, { backends: endpoints, ...own }]) =>
+      Object.freeze({
+        name: pool,
+        endpoints,
+        settings: merge(DEFAULTS, [common, own] satisfies PoolSettings[], WHEN_GIVEN),
+      }),
+  )
   return Object.freeze({
     name,
-    pools: Object.freeze(
-      Object.entries(named).map(([pool, { backends: endpoints, ...own }]) =>
-        Object.freeze({ name: pool, endpoints, settings: settingsOf([common, own]) }),
-      ),
-    ),
+    pools: Object.freeze(named),
     origins,
     route,
     clock: clock ?? builtins.clock,
     random: random ?? builtins.random(),
   })
-}
-
-/** A pool's settings: active checks are off unless somebody asks for them, and then start from defaults of their own. */
-function settingsOf(layers: readonly PoolSettings[]): ResolvedSettings {
-  const merged = merge(DEFAULTS, layers)
-  const asked = layers.flatMap(({ health }) => (health?.active === undefined ? [] : [health.active]))
-  const last = asked.at(-1) ?? false
-  const checks = last === false ? false : merge(ACTIVE_DEFAULTS, asked)
-  return Object.freeze({ ...merged, health: Object.freeze({ ...merged.health, active: checks }) })
 }
 
 function parsed(options: unknown): z.output<typeof schema> {

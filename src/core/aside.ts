@@ -3,9 +3,15 @@ import type { BackendRecord } from './backend.ts'
 import { LiveCall, type Sending } from './call.ts'
 import type { Backend, BalancerRequest, Clock, Transport } from './contracts.ts'
 import { BalancerError } from './errors.ts'
+import { CLASSES } from './outcome.ts'
 
-/** No gate let it through, no strategy chose it. */
-const NOBODY: LentBy = { gates: [], chooser: { build: () => () => undefined } }
+/** No gate let it through, no strategy chose it, and it is judged by the table alone. */
+const NOBODY: LentBy = {
+  gates: [],
+  chooser: { build: () => () => undefined },
+  classes: CLASSES,
+  classify: undefined,
+}
 
 /**
  * Sends to one backend beside the traffic, as probes do: over its own transport and TLS, outside counters, gates, policies and
@@ -18,7 +24,7 @@ export function sendAside(
   clock: Clock,
 ): Sending {
   const nowMs = clock.now()
-  const call = new LiveCall(request.method, {}, nowMs)
+  const call = new LiveCall(request, {}, nowMs)
   const lender: Lender = {
     now: () => clock.now(),
     headed: () => {},

@@ -7,14 +7,24 @@ import type {
   BalancerResponse,
   BodySink,
   Chooser,
+  Classify,
   Gate,
+  RawHeaders,
   SendFailure,
   Stages,
   Stop,
   Transport,
 } from './contracts.ts'
 import { BalancerError } from './errors.ts'
-import { CLASSES, classOfFailure, classOfStatus, errorOf, type Outcome, type OutcomeClass } from './outcome.ts'
+import {
+  type Classes,
+  type ClassRule,
+  classOfFailure,
+  classOfStatus,
+  errorOf,
+  type Outcome,
+  type OutcomeClass,
+} from './outcome.ts'
 
 /** Who lent the backend, and takes it back: the pool. */
 export interface Lender {
@@ -29,10 +39,12 @@ export interface Lender {
   report(what: string, error: unknown): void
 }
 
-/** Who let it through and hears of its end: an update may have replaced the pool's by then. */
+/** Who let it through, judges it and hears of its end: an update may have replaced the pool's by then. */
 export interface LentBy {
   readonly gates: readonly Gate[]
   readonly chooser: Chooser
+  readonly classes: Classes
+  readonly classify: Classify | undefined
 }
 
 /** A send in progress: the lease on one backend. It settles exactly once, whoever ends it first. */
@@ -46,8 +58,10 @@ export class LiveAttempt implements Attempt, BodyOwner {
   readonly #lender: Lender
   /** Behind accessors: it may hold a backend's secret headers, which no inspect or JSON of an attempt may show. */
   #request: BalancerRequest
+  #headers: RawHeaders | undefined = undefined
   sentMs: number = NaN
   headMs: number = NaN
+  firstByteMs: number = NaN
   endMs: number = NaN
   activeMs: number
   status = 0
@@ -57,6 +71,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
   /** Why it was cancelled. */
   reason: unknown = undefined
   class: OutcomeClass | undefined = undefined
+  rule: ClassRule | undefined = undefined
   decision: string | undefined = undefined
   /** What the head alone said. */
   headClass: OutcomeClass | undefined = undefined
@@ -90,6 +105,10 @@ export class LiveAttempt implements Attempt, BodyOwner {
 
   set request(request: BalancerRequest) {
     this.#request = request
+  }
+
+  get headers(): RawHeaders | undefined {
+    return this.#headers
   }
 
   watch(stages: Stages): void {
@@ -134,7 +153,9 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.#cancelers = undefined
     this.headMs = this.activeMs = this.#lender.now()
     this.status = response.status
-    this.class = this.headClass = classOfStatus(response.status)
+    this.#headers = response.headers
+    this.headClass = this.#judged('done', '', undefined) ?? classOfStatus(response.status)
+    this.#classed(this.headClass)
     this.#lender.headed(this)
     this.#tell('head')
     if (this.canceled) {
@@ -152,12 +173,12 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.#cancelers = undefined
     const outcome = this.#outcomeOf(failure)
     this.#end(outcome)
-    return errorOf(this.outcome!, this.backend.id)
+    return errorOf(this.outcome!, this.rule!, this.backend.id)
   }
 
   /** A lease without a transport ends as its holder says. */
-  settle(kind: OutcomeClass, error: unknown): void {
-    this.#end({ class: kind, status: 0, phase: 'done', code: codeOf(error), error })
+  settle(kind: OutcomeClass, error: unknown, status = 0): void {
+    this.#end({ class: kind, status, phase: 'done', code: codeOf(error), error })
   }
 
   /** It was never sent: a policy answered or threw in its place. Nothing is learned about the backend. */
@@ -169,6 +190,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
 
   active(): void {
     this.activeMs = this.#lender.now()
+    if (!(this.firstByteMs >= 0)) this.firstByteMs = this.activeMs
   }
 
   ended(): void {
@@ -185,7 +207,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
 
   /** What the reader of the body gets. */
   #errorOf(outcome: Outcome): unknown {
-    const error = errorOf(outcome, this.backend.id)
+    const error = errorOf(outcome, this.by.classes[outcome.class], this.backend.id)
     this.#lender.met(error, this.call)
     return error
   }
@@ -196,7 +218,29 @@ export class LiveAttempt implements Attempt, BodyOwner {
     let kind = classOfFailure(failure, this.canceled)
     // A reader that stopped reading is nobody's fault but its own.
     if (kind === 'timeout' && this.#body?.blocked === true) kind = 'cancelled'
+    if (kind !== 'cancelled') kind = this.#judged(failure.phase, failure.code, failure.cause) ?? kind
     return { class: kind, status: this.status, phase: failure.phase, code: failure.code, error: failure.cause }
+  }
+
+  #classed(kind: OutcomeClass): void {
+    this.class = kind
+    this.rule = this.by.classes[kind]
+  }
+
+  /** What the user's hook says; one that throws, or says what is no class, is reported, and the table decides. */
+  #judged(phase: Outcome['phase'], code: string, error: unknown): OutcomeClass | undefined {
+    const { classify } = this.by
+    if (classify === undefined) return undefined
+    const { backend, status } = this
+    try {
+      const kind = classify({ backend, status, headers: this.#headers, phase, code, error })
+      // Nobody cancelled it: a hook cannot say so.
+      if (kind === undefined || (kind !== 'cancelled' && Object.hasOwn(this.by.classes, kind))) return kind
+      throw new TypeError(`expected undefined or a class other than 'cancelled', found ${String(kind)}`)
+    } catch (cause) {
+      this.#lender.report('classify', cause)
+      return undefined
+    }
   }
 
   /** A stage that throws is a bug of the policy that watches: reported, and the attempt goes on. */
@@ -214,9 +258,9 @@ export class LiveAttempt implements Attempt, BodyOwner {
   #end(outcome: Outcome): void {
     if (this.outcome !== undefined) return
     // A head that was a failure stays one, however its body ended.
-    const failing = this.class !== undefined && CLASSES[this.class].health === 'failure'
+    const failing = this.rule?.health === 'failure'
     this.outcome = failing ? { ...outcome, class: this.class! } : outcome
-    this.class = this.outcome.class
+    this.#classed(this.outcome.class)
     this.endMs = this.#lender.now()
     this.#tell('end')
     this.#stages = undefined

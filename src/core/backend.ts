@@ -25,12 +25,14 @@ export class BackendRecord implements Backend {
   readonly totals: BackendTotals = { requests: 0, failures: 0, classes: {} }
   readonly reasons: Map<string, Reason> = new Map()
   readonly factors: Map<string, number> = new Map()
+  readonly limits: Map<string, number> = new Map()
   /** As it was given, secrets included; nobody but this record sees it. */
   #given!: Endpoint
   #shown!: Endpoint
   weight = 1
   logWeight = 0
   inflight = 0
+  limit: number = Infinity
   removed = false
   /** Pending while a failure counts against its latency. */
   forgive: Deadline | undefined = undefined
@@ -44,6 +46,7 @@ export class BackendRecord implements Backend {
     this.origin = url.origin
     this.basePath = url.pathname.replace(/\/$/, '')
     this.reweigh()
+    this.relimit()
   }
 
   /** As parts, listeners and `inspect` may see it: the values of its headers are not in it. */
@@ -75,6 +78,11 @@ export class BackendRecord implements Backend {
     this.weight = weight
     this.logWeight = weight > 0 ? Math.log2(weight) : 0
     this.latency.weigh(this.logWeight)
+  }
+
+  /** Recomputes the effective limit after a change of endpoint or limits. */
+  relimit(): void {
+    this.limit = Math.min(this.endpoint.maxInflight ?? Infinity, ...this.limits.values())
   }
 
   /** The request as this backend gets it: its base path in front, its own headers set. */

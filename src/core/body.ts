@@ -53,8 +53,8 @@ export class Body implements ResponseBody, BodySink, BodyControl {
 
   chunk(data: Uint8Array): boolean {
     if (this.#state !== 'open') return true
-    this.#owner.active()
     if (data.length === 0) return !this.blocked // parsers make them; readers could take one for the end
+    this.#owner.active()
     if (this.#mode === 'read' && !this.#paused && this.#early.length === 0 && !this.#delivering) {
       this.#give(data)
       if (this.settled) this.#flush() // aborted from within the chunk

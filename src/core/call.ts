@@ -1,5 +1,6 @@
 import type { LiveAttempt } from './attempt.ts'
-import type { Backend, BalancerRequest, BalancerResponse, Call, Stop } from './contracts.ts'
+import type { AttemptTimes, Backend, BalancerRequest, BalancerResponse, Call, Criticality, Stop } from './contracts.ts'
+import { header } from './headers.ts'
 
 /** What a caller may say about one call. */
 export interface CallOptions {
@@ -13,7 +14,11 @@ export interface CallOptions {
   readonly prefer?: string | undefined
   /** Whole call, ms, instead of `timeouts.totalMs`; 0 = no limit. */
   readonly timeoutMs?: number | undefined
-  /** May be sent twice; default: by its method (GET, HEAD, OPTIONS, PUT, DELETE, TRACE). */
+  /** Times of each attempt, before the backend's and the pool's. */
+  readonly timeouts?: AttemptTimes | undefined
+  /** What it is worth when not all can be served; default 'default'. */
+  readonly criticality?: Criticality | undefined
+  /** May be sent twice; default: by its method (GET, HEAD, OPTIONS, PUT, DELETE, TRACE), or if it has an Idempotency-Key. */
   readonly idempotent?: boolean | undefined
 }
 
@@ -52,6 +57,8 @@ export class LiveCall implements Call {
   readonly key: string | undefined
   readonly tags: readonly string[]
   readonly prefer: string | undefined
+  readonly criticality: Criticality
+  readonly timeouts: AttemptTimes | undefined
   readonly idempotent: boolean
   readonly startMs: number
   attempts: readonly LiveAttempt[] = NONE
@@ -59,6 +66,7 @@ export class LiveCall implements Call {
   nowMs: number
   picks = 0
   again: Backend | undefined = undefined
+  elsewhere = false
   canceled = false
   reason: unknown = undefined
   /** Attempts not yet ended. */
@@ -74,12 +82,14 @@ export class LiveCall implements Call {
   #enders: (() => void)[] | undefined = undefined
   #cancelers: ((reason: unknown) => void)[] | undefined = undefined
 
-  constructor(method: string, options: CallOptions, nowMs: number) {
+  constructor({ method, headers }: Pick<BalancerRequest, 'method' | 'headers'>, options: CallOptions, nowMs: number) {
     this.method = method
     this.key = options.key
     this.tags = options.tags ?? NO_TAGS
     this.prefer = options.prefer
-    this.idempotent = options.idempotent ?? IDEMPOTENT.has(method)
+    this.criticality = options.criticality ?? 'default'
+    this.timeouts = options.timeouts
+    this.idempotent = options.idempotent ?? (IDEMPOTENT.has(method) || header(headers, 'idempotency-key') !== undefined)
     this.startMs = nowMs
     this.nowMs = nowMs
   }

@@ -11,4 +11,17 @@ export const systemClock: Clock = {
     if (!hold) timer.unref?.()
     return () => clearTimeout(timer)
   },
+  wall: (): number => Date.now(),
+}
+
+/** The three forms of RFC 9110 5.6.7, told apart by how they begin; the last one is GMT without saying so. */
+const DATE =
+  /^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [\d:]{8} GMT$|^[A-Z][a-z]{5,8}, \d\d-[A-Z][a-z]{2}-\d\d [\d:]{8} GMT$/
+const ASCTIME = /^[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4}$/
+
+/** A date from a header, ms since 1970; undefined for what is none. */
+export function httpDate(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const ms = DATE.test(text) ? Date.parse(text) : ASCTIME.test(text) ? Date.parse(`${text} GMT`) : Number.NaN
+  return Number.isNaN(ms) ? undefined : ms
 }

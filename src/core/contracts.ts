@@ -7,7 +7,7 @@ import type { Budget } from './budget.ts'
 import type { Sending } from './call.ts'
 import type { Deadlines } from './deadlines.ts'
 import type { PeakEwma } from './latency.ts'
-import type { Outcome, OutcomeClass } from './outcome.ts'
+import type { ClassRule, Outcome, OutcomeClass } from './outcome.ts'
 
 /** Undo of whatever was started. Calling it twice does nothing. */
 export type Stop = () => void
@@ -26,10 +26,29 @@ export interface Endpoint {
   readonly tags?: readonly string[]
   /** Most requests in flight at once from this process; default: no limit. */
   readonly maxInflight?: number
+  /** Times of its attempts that differ from the pool's. */
+  readonly timeouts?: AttemptTimes
   /** Headers set on every request to this backend. Values are treated as secrets: never in a log, an event or an error. */
   readonly headers?: Readonly<Record<string, string>>
   readonly meta?: Readonly<Record<string, unknown>>
 }
+
+/** Times of one attempt, ms; 0 = off. What is not said is as in the settings one level up: call, backend, pool. */
+export interface AttemptTimes {
+  /** Until the request has a connection: waiting, DNS, TCP and TLS. */
+  readonly connectMs?: number
+  /** From there until the head of the final answer. 1xx do not restart it. */
+  readonly headersMs?: number
+  /** From the head until the first byte of the body. */
+  readonly firstByteMs?: number
+  /** Longest silence within the body. */
+  readonly idleMs?: number
+  /** The whole attempt, until its head. */
+  readonly attemptMs?: number
+}
+
+/** How much a call matters when not all can be served: 'sheddable' goes first, and never waits. */
+export type Criticality = 'critical' | 'default' | 'sheddable'
 
 /** Why a backend gets no traffic. Reasons are a set, one per writer; a backend is eligible when the set is empty. */
 export interface Reason {
@@ -56,6 +75,8 @@ export interface Backend {
   readonly logWeight: number
   /** Attempts sent and not yet ended. */
   readonly inflight: number
+  /** Most of them at once: the endpoint's `maxInflight` or a part's word, whichever is less; Infinity = no limit. */
+  readonly limit: number
   readonly reasons: ReadonlyMap<string, Reason>
   readonly latency: PeakEwma
   /** True from the moment the pool no longer holds it; requests in flight finish. */
@@ -78,6 +99,8 @@ export interface PoolControl {
   unblock(backend: Backend, by: string): void
   /** Multiplies the weight by a factor in [0, 1]; 1 takes the writer's factor back. */
   weigh(backend: Backend, by: string, factor: number): void
+  /** Most requests in flight at once, >= 1; Infinity takes the writer's word back. Nothing in flight is ended by it. */
+  limit(backend: Backend, by: string, most: number): void
 }
 
 /** What parts are started with: one per pool. */
@@ -88,6 +111,8 @@ export interface Core {
   readonly deadlines: Deadlines
   readonly budget: Budget
   readonly control: PoolControl
+  /** What each class means here: the table with the user's changes. */
+  readonly classes: Readonly<Record<OutcomeClass, ClassRule>>
   members(): Members
   /** Sends beside the traffic, as probes do: over the pool's transport and TLS, outside counters, gates and policies. */
   send(backend: Backend, request: BalancerRequest): Sending
@@ -108,6 +133,9 @@ export interface Call {
   readonly prefer: string | undefined
   /** True if sending it twice does no harm: by its method (RFC 9110 9.2.2) or because the caller said so. */
   readonly idempotent: boolean
+  readonly criticality: Criticality
+  /** The caller's own times for each attempt. */
+  readonly timeouts: AttemptTimes | undefined
   /** Clock time at which the call fails with TIMEOUT; Infinity for none. */
   readonly deadlineMs: number
   /** Clock time of the current pick: pickers read this instead of a clock. */
@@ -120,6 +148,8 @@ export interface Call {
   readonly reason: unknown
   /** Set by a policy: the next attempt goes to this backend, on a new connection. */
   again: Backend | undefined
+  /** Set by a policy: the next attempt goes only to a backend not tried yet; there is none: NO_BACKEND. */
+  elsewhere: boolean
   tried(backend: Backend): boolean
   /** Ends every attempt in this tick. Blamed on the backends only if the reason is a BalancerError TIMEOUT. */
   cancel(reason: unknown): void
@@ -139,10 +169,11 @@ export interface Attempt {
   request: BalancerRequest
   /** True if the transport must open a new connection for it (the last one died of old age). */
   readonly fresh: boolean
-  /** Clock times in ms; NaN until it happened: made, on a connection, head received, ended. */
+  /** Clock times in ms; NaN until it happened: made, on a connection, head received, first byte of the body, ended. */
   readonly startMs: number
   readonly sentMs: number
   readonly headMs: number
+  readonly firstByteMs: number
   readonly endMs: number
   /** Last sign of life from the backend. */
   readonly activeMs: number
@@ -150,6 +181,10 @@ export interface Attempt {
   readonly status: number
   /** Set at the head, or at the end if there was none: what the policies decide by. */
   readonly class: OutcomeClass | undefined
+  /** What the class means in this pool; set with it. */
+  readonly rule: ClassRule | undefined
+  /** Headers of the head; undefined before it. */
+  readonly headers: RawHeaders | undefined
   /** Set at the end. */
   readonly outcome: Outcome | undefined
   readonly canceled: boolean
@@ -236,6 +271,8 @@ export interface Watcher {
     readonly sink?: Sink
     /** After every change of the set of backends, the first one included. */
     members?(all: readonly Backend[]): void
+    /** A reason against a backend was taken back; `backend.reasons` says what is left. What it weighs here counts at once. */
+    unblocked?(backend: Backend, reason: Reason): void
     /** Resolves when it has seen enough of every backend for the pool to be relied on. */
     ready?(): Promise<void>
     readonly stop: Stop
@@ -253,6 +290,8 @@ export interface OpenBody {
   readonly length: number | undefined
   /** False once it can no longer be sent from its start. */
   readonly replayable: boolean
+  /** True once all of it is kept: opening it again then ends no earlier iteration. */
+  readonly complete?: boolean
   /** From the start, each time. Opening it again ends the earlier iteration. */
   open(): AsyncIterable<Uint8Array>
 }
@@ -336,13 +375,37 @@ export interface Transport {
 export type CallHandler = (call: Call, request: BalancerRequest) => Promise<BalancerResponse>
 export type AttemptHandler = (attempt: Attempt) => Promise<BalancerResponse>
 
-/** Asks one backend whether it is well. Resolving means yes; the reason of a rejection is told to the operator. */
+/** What is seen of an attempt when its class is decided: at its head, or when it failed. */
+export interface Seen {
+  readonly backend: Backend
+  /** 0 without a head. */
+  readonly status: number
+  /** Of the head; undefined without one. */
+  readonly headers: RawHeaders | undefined
+  readonly phase: SendFailure['phase'] | 'done'
+  /** The platform's error code; '' without one. */
+  readonly code: string
+  /** What it failed with. */
+  readonly error: unknown
+}
+
+/**
+ * Decides a class before the table does; undefined = as the table says. Not asked about what the caller cancelled, and may not
+ * say 'cancelled'. Throwing is reported once, and the table decides.
+ */
+export type Classify = (seen: Seen) => OutcomeClass | undefined
+
+/**
+ * Asks one backend whether it is well. Resolving means yes, with 'degraded': yes, but others are to be preferred; the reason of a
+ * rejection is told to the operator.
+ */
 export interface Probe {
   readonly name: string
   check(
     backend: Backend,
     use: { readonly send: Core['send']; readonly reach: Core['reach']; readonly signal: AbortSignal },
-  ): Promise<void>
+  ): // biome-ignore lint/suspicious/noConfusingVoidType: a check that returns nothing must be an async function without return
+  Promise<'degraded' | void>
 }
 
 /** Wraps what comes after it. Composed once per configuration, outermost first. */
@@ -360,6 +423,8 @@ export interface Source<T> {
 export interface Clock {
   now(): number
   after(ms: number, run: () => void, hold?: boolean): Stop
+  /** Ms since 1970, asked only to read dates in headers; without it only those are read that can be told without. */
+  wall?(): number
 }
 
 /** A whole number in [0, below), below <= 2^30. */

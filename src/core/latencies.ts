@@ -2,7 +2,6 @@ import type { LiveAttempt } from './attempt.ts'
 import type { BackendRecord } from './backend.ts'
 import { Deadline } from './deadlines.ts'
 import { FAILURE_MS, FORGIVE_MS } from './latency.ts'
-import { CLASSES } from './outcome.ts'
 import type { PoolHost } from './pool-parts.ts'
 
 /** What a pool learns about how long its backends take. */
@@ -18,7 +17,7 @@ export class Latencies {
   /** A head came, or the attempt ended without one, at `atMs`: as the table says for its class. */
   learn(attempt: LiveAttempt, atMs: number): void {
     const record = attempt.backend
-    const rule = CLASSES[attempt.class!]
+    const rule = attempt.rule!
     if (rule.latency === 'none') return
     const ms = atMs - attempt.startMs
     if (rule.latency === 'sample') {

@@ -1,7 +1,7 @@
 import type { LiveAttempt } from './attempt.ts'
 import type { Backend, Lease } from './contracts.ts'
 import { Deadline, type Deadlines } from './deadlines.ts'
-import { classOfError } from './outcome.ts'
+import { classOfError, statusOf } from './outcome.ts'
 
 /** A lease on an attempt that no transport carries. */
 export class LiveLease implements Lease {
@@ -28,7 +28,7 @@ export class LiveLease implements Lease {
   }
 
   fail(error: unknown): void {
-    this.#attempt.settle(classOfError(error), error)
+    this.#attempt.settle(classOfError(error), error, statusOf(error))
   }
 
   cancel(): void {

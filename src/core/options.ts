@@ -1,5 +1,18 @@
 import type { Route } from './call.ts'
-import type { Clock, Endpoint, Policy, Random, Sink, Strategy, Transport, Watcher } from './contracts.ts'
+import type {
+  AttemptTimes,
+  Classify,
+  Clock,
+  Endpoint,
+  Policy,
+  Probe,
+  Random,
+  Sink,
+  Strategy,
+  Transport,
+  Watcher,
+} from './contracts.ts'
+import type { ClassChanges } from './outcome.ts'
 
 /** Names of the built-in strategies. */
 export type StrategyName =
@@ -11,33 +24,109 @@ export type StrategyName =
   | 'p2c'
   | 'peak-ewma'
 
+/** Ejects who succeeds far less often than the others (Envoy's success-rate outliers). */
+export interface SuccessRateOptions {
+  /** Below the mean by so many standard deviations; default 1.9. */
+  readonly deviations?: number
+  /** Backends with enough requests that it takes; default 5: below, no single one can deviate so far. */
+  readonly minBackends?: number
+  /** Requests per interval that are enough; default 100. */
+  readonly minRequests?: number
+}
+
+/** Ejects who fails more than a fixed share of its requests (Envoy's failure percentage). */
+export interface FailureShareOptions {
+  /** From this share of failures on, 0..1; default 0.85. */
+  readonly share?: number
+  /** Backends with enough requests that it takes; default 5. */
+  readonly minBackends?: number
+  /** Requests per interval that are enough; default 50. */
+  readonly minRequests?: number
+}
+
 export interface PassiveHealthOptions {
-  /** Failures in a row that eject a backend; default 5 (Envoy, Finagle); 0 = off. */
+  /** Failures in a row that eject a backend, whatever the failure; default 5 (Envoy, Finagle); 0 = off. */
   readonly consecutive?: number
-  /** First ejection, ms; the n-th in a row lasts n times as long, +-10 %; default 5 000. */
+  /** Of these in a row: 502, 503, 504 and failures without an answer; default 0 = off. */
+  readonly consecutiveGateway?: number
+  /**
+   * Failures without an answer in a row, counted apart: they then no longer count as `consecutive`, which is for answers; default
+   * 0 = all failures are counted together.
+   */
+  readonly consecutiveLocal?: number
+  /** Looked at every `intervalMs`; default on. */
+  readonly successRate?: SuccessRateOptions | false
+  /** Looked at every `intervalMs`; default off. */
+  readonly failureShare?: FailureShareOptions | false
+  /** Statistics are looked at this often while there is traffic, ms; each time without an ejection forgives one; default 10 000. */
+  readonly intervalMs?: number
+  /** First ejection, ms; the n-th in a row lasts n times as long; default 5 000. */
   readonly baseMs?: number
   /** Longest ejection, ms; default 300 000. */
   readonly maxMs?: number
   /** Most of the pool that may be ejected at once, 0..1; default 0.5 below ten backends, else 0.1; always at least one. */
   readonly maxShare?: number
+  /** Ejections are shifted by up to this share either way, 0..1; default 0.1. */
+  readonly jitter?: number
+  /** Ejects nobody, but tells `wouldBlock`; default false. */
+  readonly dryRun?: boolean
+}
+
+/** A backend that comes back, or is added to others, gets its full share only after a while (Envoy's slow start). */
+export interface SlowStartOptions {
+  /** Time to the full share, ms; default 10 000. */
+  readonly windowMs?: number
+  /** The share grows as (age / windowMs) ^ (1 / aggression), > 0; default 1 = straight. */
+  readonly aggression?: number
+  /** Where it starts, above 0, at most 1; default 0.1. */
+  readonly minShare?: number
+}
+
+/** A backend that says it had enough gets nothing for a while. That is no failure of its health. */
+export interface CooldownOptions {
+  /** After a 429 that does not say how long, ms; default 1 000. */
+  readonly rateLimitMs?: number
+  /** After 401 or 402 to a credential among the backend's own `headers`, ms; default 300 000. */
+  readonly credentialMs?: number
+  /** Most that a Retry-After is believed, ms; default 60 000. */
+  readonly maxMs?: number
 }
 
 export interface ActiveHealthOptions {
-  /** 'http': a GET of `path`; 'tcp': a connection, TLS included; default 'http'. */
-  readonly type?: 'http' | 'tcp'
+  /** 'http': a request for `path`; 'tcp': a connection, TLS included; 'grpc': grpc.health.v1 over HTTP/2; default 'http'. */
+  readonly type?: 'http' | 'tcp' | 'grpc'
+  /** Your own check instead of `type`. */
+  readonly probe?: Probe
   /** default '/'; the backend's base path is put in front. */
   readonly path?: string
+  /** default 'GET'. */
+  readonly method?: string
+  /** Sent with each check; values are treated as secrets. */
+  readonly headers?: Readonly<Record<string, string>>
+  /** Text that the first KiB of the body must hold; default: any body will do. */
+  readonly match?: string
+  /** Name of the service a 'grpc' check asks for; default '': the server as a whole. */
+  readonly service?: string
   /** Statuses that mean well: '200', '200-399', '200,204'; default '200-399'. */
   readonly status?: string
   /** default 5 000. */
   readonly intervalMs?: number
+  /** While checks disagree with the verdict, ms; default 1 000, or `intervalMs` if that is less. */
+  readonly fastIntervalMs?: number
+  /** While the pool has no traffic, ms; default: as `intervalMs`. */
+  readonly idleIntervalMs?: number
+  /**
+   * Before the first verdict: 'probe' = gets traffic, the first check decides alone; 'up' = counts as well until `fall` bad checks;
+   * 'down' = gets nothing until `rise` good ones; default 'probe'.
+   */
+  readonly initial?: 'up' | 'down' | 'probe'
   /** The interval is shifted by up to this share either way, 0..1; default 0.1. */
   readonly jitter?: number
   /** default 2 000. */
   readonly timeoutMs?: number
   /** Good checks in a row that bring a backend back; default 2. */
   readonly rise?: number
-  /** Bad checks in a row that take it out; the very first check decides alone; default 3. */
+  /** Bad checks in a row that take it out; default 3. */
   readonly fall?: number
 }
 
@@ -48,15 +137,114 @@ export interface HealthOptions {
   readonly passive?: PassiveHealthOptions | false
   /** Below this share of healthy backends, soft reasons are ignored, 0..1; default 0.5 (Envoy); 0 = off. */
   readonly panicBelow?: number
+  /** A returning or added backend starts with little; false = off. */
+  readonly slowStart?: SlowStartOptions | false
+  /** Rate limits and refused credentials; false = off. */
+  readonly cooldown?: CooldownOptions | false
+}
+
+/** Takes a backend out by its failures, and lets it prove itself with a few requests. Off unless given. */
+export interface BreakerOptions {
+  /** What trips it: failures in a row, a share of the last `size` calls, or of the last `windowMs`; default 'window'. */
+  readonly trip?: 'consecutive' | 'count' | 'window'
+  /** For 'consecutive'; default 5. */
+  readonly consecutive?: number
+  /** For 'count' and 'window': trips above this share of failures, 0..1; default 0.5. */
+  readonly threshold?: number
+  /** For 'count'; default 20. */
+  readonly size?: number
+  /** For 'window', ms; default 30 000. */
+  readonly windowMs?: number
+  /** For 'window': fewer say nothing; default 20. */
+  readonly minRequests?: number
+  /** First time open, ms; doubles each time the trials fail; default 5 000. */
+  readonly openMs?: number
+  /** default 60 000. */
+  readonly maxOpenMs?: number
+  /** Times are shifted by up to this share either way, 0..1; default 0.2. */
+  readonly jitter?: number
+  /** Requests let through after that; all of them must succeed; default 3. */
+  readonly trials?: number
+}
+
+/** A breaker's options with every default filled in. */
+export type BreakerSettings = Required<BreakerOptions>
+
+/** What every breaker starts from, in the configuration or made by hand. */
+export const BREAKER_DEFAULTS: BreakerSettings = Object.freeze({
+  trip: 'window', // judges the share, not the luck of a row
+  consecutive: 5, // as the outlier detector
+  threshold: 0.5, // half of them
+  size: 20, // calls
+  windowMs: 30_000, // long enough for little traffic
+  minRequests: 20, // fewer say nothing
+  openMs: 5_000, // long enough for a restart
+  maxOpenMs: 60_000, // a repaired backend is noticed within a minute
+  jitter: 0.2, // many clients must not return at once
+  trials: 3, // one good answer may be luck
+})
+
+/** Asks a second backend when the first is slow. Off unless given. */
+export interface HedgeOptions {
+  /** Wait before the second send, ms; default: by `percentile`. */
+  readonly delayMs?: number
+  /** The wait is this quantile of recent latencies, 0..1; default 0.95: one call in twenty is sent twice. */
+  readonly percentile?: number
+  /** The wait is at least this, ms; default 1. */
+  readonly minDelayMs?: number
+  /** Answers it takes before a quantile says anything; default 100. */
+  readonly warmUp?: number
+  /** When more than this share of calls would be hedged, slowness is general, and none is; 0..1; default 0.2. */
+  readonly maxShare?: number
+}
+
+export interface QueueOptions {
+  /** Calls that may wait; default 100. */
+  readonly size?: number
+  /** Longest wait, ms; default 1 000. */
+  readonly timeoutMs?: number
+  /** Who is first: 'fifo', 'lifo', or 'adaptive': fifo, and lifo under overload; default 'adaptive'. */
+  readonly order?: 'fifo' | 'lifo' | 'adaptive'
+  /** Overload: the queue has not been empty for so long, ms; default 100 (CoDel). */
+  readonly overloadMs?: number
+}
+
+/** A limit per backend that follows its latency. Off unless given. */
+export interface AdaptiveLimitOptions {
+  /** default 'gradient2'. */
+  readonly algorithm?: 'gradient2' | 'aimd' | 'vegas'
+  /** default 20. */
+  readonly initial?: number
+  /** default 1. */
+  readonly min?: number
+  /** default 200. */
+  readonly max?: number
+}
+
+export interface LimitOptions {
+  /** Most calls of the pool in flight at once; default: no limit. */
+  readonly maxInflight?: number
+  /** Where calls wait for their turn when the pool or all of its backends are full; default: they are refused at once. */
+  readonly queue?: QueueOptions | false
+  readonly adaptive?: AdaptiveLimitOptions | false
 }
 
 export interface RetryOptions {
-  /** Sends in all, the first included; default 3; 1 = no retries. */
+  /** Sends in all, the first included, hedges apart; default 3; 1 = no retries. */
   readonly attempts?: number
-  /** Statuses worth another backend; default [502, 503, 504]. */
+  /** Statuses worth another backend; default [429, 502, 503, 504]. */
   readonly status?: readonly number[]
-  /** Pause before the n-th retry: a random part of baseMs * 2^(n-1), at most maxMs (full jitter); default 25. */
+  /**
+   * Pause before the n-th retry on another backend: drawn from baseMs * 2^(n-1), at most maxMs; default 25; 0 = no
+   * pauses at all.
+   */
   readonly baseMs?: number
+  /** The same before it goes to the same backend, as in pools of one; default 250. */
+  readonly sameBaseMs?: number
+  /** 'full': from 0 up; 'equal': the upper half; 'decorrelated': up to three times the last pause; 'none'; default 'full'. */
+  readonly jitter?: 'full' | 'equal' | 'decorrelated' | 'none'
+  /** Longest that a call waits, in all, for backends that asked to be left alone when no other can be had, ms; default 10 000; 0 = never. */
+  readonly waitMs?: number
   /** default 5 000. */
   readonly maxMs?: number
   /** Most of a request body that is kept for a repeat, bytes; default 65 536. */
@@ -73,12 +261,14 @@ export interface RetryOptions {
   }
 }
 
-/** All in ms; 0 = off. */
-export interface TimeoutOptions {
+/** All in ms; 0 = off. A backend's and a call's own `timeouts` come first. */
+export interface TimeoutOptions extends AttemptTimes {
   /** Until the request has a connection: waiting, DNS, TCP and TLS; default 5 000. */
   readonly connectMs?: number
   /** From there until the head of the final answer; default 30 000. 1xx do not restart it. */
   readonly headersMs?: number
+  /** From the head until the first byte of the body; default 0. */
+  readonly firstByteMs?: number
   /** Longest silence within the body; default 300 000. */
   readonly idleMs?: number
   /** One attempt, until its head; default 0. */
@@ -115,7 +305,14 @@ export const CONNECTION_DEFAULTS: Required<UndiciOptions> = Object.freeze({
 export interface PoolSettings {
   readonly strategy?: StrategyName | Strategy
   readonly health?: HealthOptions
+  /** How the class of an attempt is decided, before the table. */
+  readonly classify?: Classify
+  /** Changes to what the classes mean: `{ timeout: { retry: 'never' } }`. */
+  readonly classes?: ClassChanges
   readonly retry?: RetryOptions
+  readonly hedge?: HedgeOptions | false
+  readonly breaker?: BreakerOptions | false
+  readonly limits?: LimitOptions
   readonly timeouts?: TimeoutOptions
   readonly undici?: UndiciOptions
   /** Instead of the built-in undici transport. */
@@ -152,18 +349,35 @@ export interface BalancerOptions extends PoolSettings {
 
 type Settled<T> = { readonly [K in keyof T]-?: NonNullable<T[K]> }
 
+/** Settled, but for what has no default. */
+type Unset<T, Key extends keyof T> = Omit<Settled<T>, Key> & { readonly [K in keyof Pick<T, Key>]-?: T[K] | undefined }
+
 /** A pool's settings with every default filled in. */
 export interface ResolvedSettings {
   readonly strategy: StrategyName | Strategy
   readonly health: {
     readonly passive:
-      | (Omit<Settled<PassiveHealthOptions>, 'maxShare'> & { readonly maxShare: number | undefined })
+      | (Omit<Unset<PassiveHealthOptions, 'maxShare'>, 'successRate' | 'failureShare'> & {
+          readonly successRate: Settled<SuccessRateOptions> | false
+          readonly failureShare: Settled<FailureShareOptions> | false
+        })
       | false
     readonly panicBelow: number
-    readonly active: Settled<ActiveHealthOptions> | false
+    readonly slowStart: Settled<SlowStartOptions> | false
+    readonly cooldown: Settled<CooldownOptions> | false
+    readonly active: Unset<ActiveHealthOptions, 'probe' | 'match' | 'idleIntervalMs'> | false
   }
+  readonly classify: Classify | undefined
+  readonly classes: ClassChanges
   readonly retry: Omit<Settled<RetryOptions>, 'budget'> & {
     readonly budget: Settled<NonNullable<RetryOptions['budget']>>
+  }
+  readonly hedge: Unset<HedgeOptions, 'delayMs'> | false
+  readonly breaker: BreakerSettings | false
+  readonly limits: {
+    readonly maxInflight: number | undefined
+    readonly queue: Settled<QueueOptions> | false
+    readonly adaptive: Settled<AdaptiveLimitOptions> | false
   }
   readonly timeouts: Settled<TimeoutOptions>
   readonly undici: Settled<UndiciOptions>

@@ -5,6 +5,7 @@ import { BalancerError, type BalancerErrorCode } from './errors.ts'
 export type OutcomeClass =
   | 'ok'
   | 'client-error'
+  | 'forbidden'
   | 'auth'
   | 'rate-limited'
   | 'server-error'
@@ -40,35 +41,43 @@ export interface ClassRule {
   readonly health: 'success' | 'failure' | 'none'
   /** What peak EWMA learns: the time it took, at least FAILURE_MS, or nothing. */
   readonly latency: 'sample' | 'slow' | 'none'
+  /**
+   * Whether the backend gets nothing for a while, which is no failure of its health: 'hint' = as long as its Retry-After says;
+   * 'rate-limit' = that, or `cooldown.rateLimitMs`; 'credential' = `cooldown.credentialMs`, if the credential is the backend's own.
+   */
+  readonly cool: 'none' | 'hint' | 'rate-limit' | 'credential'
   /** The BalancerError's code when it ends the call; undefined = an answer is handed over, or the reason itself thrown. */
   readonly code: BalancerErrorCode | undefined
 }
 
+export type Classes = Readonly<Record<OutcomeClass, ClassRule>>
+
 /** The table. Rows are read, never computed: extending evenkeel's idea of failure means editing data. */
-export const CLASSES: Readonly<Record<OutcomeClass, ClassRule>> = {
-  ok: { retry: 'never', health: 'success', latency: 'sample', code: undefined },
-  'client-error': { retry: 'status', health: 'success', latency: 'sample', code: undefined },
-  auth: { retry: 'status', health: 'none', latency: 'none', code: undefined },
-  'rate-limited': { retry: 'status', health: 'none', latency: 'none', code: undefined },
-  'server-error': { retry: 'status', health: 'failure', latency: 'slow', code: undefined },
-  connect: { retry: 'always', health: 'failure', latency: 'slow', code: 'CONNECT' },
-  tls: { retry: 'always', health: 'failure', latency: 'slow', code: 'TLS' },
-  stale: { retry: 'fresh', health: 'none', latency: 'none', code: 'RESET' },
-  reset: { retry: 'safe', health: 'failure', latency: 'slow', code: 'RESET' },
-  protocol: { retry: 'safe', health: 'failure', latency: 'slow', code: 'PROTOCOL' },
-  timeout: { retry: 'safe', health: 'failure', latency: 'slow', code: 'TIMEOUT' },
-  truncated: { retry: 'safe', health: 'failure', latency: 'slow', code: 'TRUNCATED' },
-  overloaded: { retry: 'always', health: 'none', latency: 'none', code: 'OVERLOADED' },
-  local: { retry: 'never', health: 'none', latency: 'none', code: 'CONNECT' },
-  request: { retry: 'never', health: 'none', latency: 'none', code: 'PROTOCOL' },
-  cancelled: { retry: 'never', health: 'none', latency: 'none', code: undefined },
+export const CLASSES: Classes = {
+  ok: { retry: 'never', health: 'success', latency: 'sample', cool: 'none', code: undefined },
+  'client-error': { retry: 'status', health: 'success', latency: 'sample', cool: 'none', code: undefined },
+  forbidden: { retry: 'status', health: 'none', latency: 'none', cool: 'none', code: undefined },
+  auth: { retry: 'status', health: 'none', latency: 'none', cool: 'credential', code: undefined },
+  'rate-limited': { retry: 'status', health: 'none', latency: 'none', cool: 'rate-limit', code: undefined },
+  'server-error': { retry: 'status', health: 'failure', latency: 'slow', cool: 'hint', code: undefined },
+  connect: { retry: 'always', health: 'failure', latency: 'slow', cool: 'none', code: 'CONNECT' },
+  tls: { retry: 'always', health: 'failure', latency: 'slow', cool: 'none', code: 'TLS' },
+  stale: { retry: 'fresh', health: 'none', latency: 'none', cool: 'none', code: 'RESET' },
+  reset: { retry: 'safe', health: 'failure', latency: 'slow', cool: 'none', code: 'RESET' },
+  protocol: { retry: 'safe', health: 'failure', latency: 'slow', cool: 'none', code: 'PROTOCOL' },
+  timeout: { retry: 'safe', health: 'failure', latency: 'slow', cool: 'none', code: 'TIMEOUT' },
+  truncated: { retry: 'safe', health: 'failure', latency: 'slow', cool: 'none', code: 'TRUNCATED' },
+  overloaded: { retry: 'always', health: 'none', latency: 'none', cool: 'none', code: 'OVERLOADED' },
+  local: { retry: 'never', health: 'none', latency: 'none', cool: 'none', code: 'CONNECT' },
+  request: { retry: 'never', health: 'none', latency: 'none', cool: 'none', code: 'PROTOCOL' },
+  cancelled: { retry: 'never', health: 'none', latency: 'none', cool: 'none', code: undefined },
 }
 
 /** First match wins. */
 export const STATUS_CLASSES: readonly { readonly from: number; readonly to: number; readonly class: OutcomeClass }[] = [
   { from: 200, to: 399, class: 'ok' },
-  { from: 401, to: 401, class: 'auth' },
-  { from: 403, to: 403, class: 'auth' },
+  { from: 401, to: 402, class: 'auth' },
+  { from: 403, to: 403, class: 'forbidden' },
   { from: 429, to: 429, class: 'rate-limited' },
   { from: 400, to: 499, class: 'client-error' },
   { from: 500, to: 599, class: 'server-error' },
@@ -115,6 +124,15 @@ export const PHASE_CLASSES: Readonly<Record<SendFailure['phase'], OutcomeClass>>
   body: 'truncated',
 }
 
+/** What may be changed in the table: any cell but the error's code. */
+export type ClassChanges = Readonly<Partial<Record<OutcomeClass, Partial<Omit<ClassRule, 'code'>>>>>
+
+/** The table with the user's changes, cell by cell. */
+export function classesWith(changes: ClassChanges): Classes {
+  const rows = Object.entries(CLASSES).map(([kind, rule]) => [kind, { ...rule, ...changes[kind as OutcomeClass] }])
+  return Object.freeze(Object.fromEntries(rows)) as Classes
+}
+
 /** Class of a status; what is outside 100..599 is no HTTP. */
 export function classOfStatus(status: number): OutcomeClass {
   if (status >= 200 && status < 400) return 'ok' // the row nearly every answer ends in
@@ -143,18 +161,27 @@ export function classOfFailure(failure: SendFailure, canceled: boolean): Outcome
 /** Class of an error a lease's holder met: by its `code`, by its `status`, or 'reset' if it tells neither. */
 export function classOfError(error: unknown): OutcomeClass {
   if (typeof error !== 'object' || error === null) return 'reset'
-  const { code, status, statusCode, name } = error as Readonly<Record<string, unknown>>
+  const { code, name } = error as Readonly<Record<string, unknown>>
   const byCode = typeof code === 'string' ? (rowOf(CODE_CLASSES, code) ?? rowOf(LEASE_CODES, code)) : undefined
   if (byCode !== undefined) return byCode
   if (name === 'AbortError') return 'cancelled'
   if (name === 'TimeoutError') return 'timeout'
-  const answered = typeof status === 'number' ? status : statusCode
-  return typeof answered === 'number' ? classOfStatus(answered) : 'reset'
+  const answered = statusOf(error)
+  return answered > 0 ? classOfStatus(answered) : 'reset'
+}
+
+/** The status that an error carries; 0 without one. */
+export function statusOf(error: unknown): number {
+  if (typeof error !== 'object' || error === null) return 0
+  const { status, statusCode } = error as Readonly<Record<string, unknown>>
+  const said = typeof status === 'number' ? status : statusCode
+  return typeof said === 'number' ? said : 0
 }
 
 /** The error that ends a call, made from what the last attempt met. A caller's own reason is handed back as it is. */
-export function errorOf(outcome: Outcome, backend: string): unknown {
-  const code = CLASSES[outcome.class].code
+export function errorOf(outcome: Outcome, rule: ClassRule, backend: string): unknown {
+  // A class that has no error of its own may be one that the user chose for a failure.
+  const code = rule.code ?? (outcome.class === 'cancelled' ? undefined : 'RESET')
   if (code === undefined) return outcome.error
   if (outcome.error instanceof BalancerError) return outcome.error
   const detail = outcome.error instanceof Error ? outcome.error.message : String(outcome.error)

@@ -1,7 +1,8 @@
 import type { BudgetOptions } from './budget.ts'
 import type { LiveCall } from './call.ts'
-import type { Clock, Policy, Random, Sink, Strategy, Transport, Watcher } from './contracts.ts'
+import type { Classify, Clock, Policy, Random, Sink, Strategy, Transport, Watcher } from './contracts.ts'
 import type { Deadlines } from './deadlines.ts'
+import type { Classes } from './outcome.ts'
 
 /** What a pool is made of; replaced whole by an update. */
 export interface PoolParts {
@@ -13,6 +14,8 @@ export interface PoolParts {
   readonly sinks: readonly Sink[]
   readonly panicBelow: number
   readonly budget: BudgetOptions
+  readonly classes: Classes
+  readonly classify: Classify | undefined
 }
 
 /** What pools share: the balancer. */
@@ -27,11 +30,28 @@ export interface PoolHost {
   met(error: unknown, call: LiveCall): void
 }
 
+/** Which total an event of a part adds to. */
+export const COUNTED: ReadonlyMap<string, 'retries' | 'hedges' | 'hedgesWon' | 'queued' | 'shed'> = new Map([
+  ['retry', 'retries'],
+  ['hedge', 'hedges'],
+  ['hedgeWon', 'hedgesWon'],
+  ['queued', 'queued'],
+  ['shed', 'shed'],
+])
+
 /** Plain counters since the pool was made. */
 export interface PoolTotals {
   calls: number
   attempts: number
   retries: number
+  /** Second sends of calls whose first one was slow. */
+  hedges: number
+  /** Hedges whose answer was the first. */
+  hedgesWon: number
+  /** Calls that waited for their turn. */
+  queued: number
+  /** Calls refused because there was no room to wait, or not in time. */
+  shed: number
   /** Calls that ended without an answer, aborted ones apart. */
   failed: number
   aborted: number

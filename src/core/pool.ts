@@ -23,9 +23,8 @@ import type {
 } from './contracts.ts'
 import { BalancerError } from './errors.ts'
 import { Latencies } from './latencies.ts'
-import { CLASSES } from './outcome.ts'
 import { composeAttempts, composeCalls } from './pipeline.ts'
-import type { PoolHost, PoolParts, PoolTotals } from './pool-parts.ts'
+import { COUNTED, type PoolHost, type PoolParts, type PoolTotals } from './pool-parts.ts'
 import { inUse, nobody, Selection } from './selection.ts'
 
 /** Weight changes are published at most this often, ms: a ramp over many backends must not rebuild pickers all the time. */
@@ -36,7 +35,17 @@ type Started = ReturnType<Watcher['start']>
 /** Backends, strategy and policies under one name. The change path rebuilds snapshots; the request path only reads them. */
 export class Pool implements PoolControl, Lender {
   readonly name: string
-  readonly totals: PoolTotals = { calls: 0, attempts: 0, retries: 0, failed: 0, aborted: 0 }
+  readonly totals: PoolTotals = {
+    calls: 0,
+    attempts: 0,
+    retries: 0,
+    hedges: 0,
+    hedgesWon: 0,
+    queued: 0,
+    shed: 0,
+    failed: 0,
+    aborted: 0,
+  }
   readonly #host: PoolHost
   readonly #records = new Map<string, BackendRecord>()
   readonly #warned = new Set<string>()
@@ -149,6 +158,13 @@ export class Pool implements PoolControl, Lender {
     if (reason === undefined || record.removed) return
     record.reasons.delete(by)
     if (record.reasons.size === 0) this.#latencies.level(record)
+    for (const [{ name }, started] of this.#running) {
+      try {
+        started.unblocked?.(record, reason)
+      } catch (error) {
+        this.report(name, error)
+      }
+    }
     this.#publish()
     this.#host.emit('unblocked', record, reason)
   }
@@ -163,6 +179,14 @@ export class Pool implements PoolControl, Lender {
     const waitMs = this.#weighedMs + WEIGH_MS - this.now()
     if (waitMs <= 0) return this.#publish()
     this.#stopWeigh ??= this.#host.clock.after(waitMs, () => this.#publish())
+  }
+
+  limit(backend: Backend, by: string, most: number): void {
+    if (!(most >= 1)) throw new RangeError(`limit by ${by}: expected at least 1, got ${most}`)
+    const record = backend as BackendRecord
+    if (most === Infinity) record.limits.delete(by)
+    else record.limits.set(by, most)
+    record.relimit() // pickers need not know: a full backend is passed over
   }
 
   // --- the request path
@@ -208,7 +232,7 @@ export class Pool implements PoolControl, Lender {
     if (backend.inflight === 0) backend.becameIdle()
     call.live--
     backend.totals.classes[kind] = (backend.totals.classes[kind] ?? 0) + 1
-    if (CLASSES[kind].health === 'failure') backend.totals.failures++
+    if (attempt.rule!.health === 'failure') backend.totals.failures++
     if (kind !== attempt.headClass) this.#latencies.learn(attempt, attempt.endMs)
     this.#tellChooser('settle', attempt)
     for (const gate of attempt.by.gates) {
@@ -273,11 +297,13 @@ export class Pool implements PoolControl, Lender {
       deadlines,
       budget,
       control: this,
+      classes: parts.classes,
       send: (backend, request) => sendAside(backend as BackendRecord, request, this.#parts.transport, clock),
       reach: (backend, signal) => reachOf(this.#parts.transport)(backend, signal),
       members: () => this.members,
       emit: (event, ...details) => {
-        if (event === 'retry') this.totals.retries++
+        const total = COUNTED.get(event)
+        if (total !== undefined) this.totals[total]++
         this.#host.emit(event, ...details)
       },
     }
@@ -300,7 +326,7 @@ export class Pool implements PoolControl, Lender {
     const started = [...running.values()]
     const gates = started.flatMap(({ gate }) => (gate === undefined ? [] : [gate]))
     this.#selection.gates = gates
-    this.#lentBy = { gates, chooser }
+    this.#lentBy = { gates, chooser, classes: parts.classes, classify: parts.classify }
     this.#sinks = [...started.flatMap(({ sink }) => (sink === undefined ? [] : [sink])), ...parts.sinks]
     if (old !== undefined && parts.transport !== old.transport) {
       for (const record of this.records) this.#forget(record, old.transport)
@@ -321,6 +347,7 @@ export class Pool implements PoolControl, Lender {
     for (const [record, endpoint] of changed) {
       record.endpoint = endpoint
       record.reweigh()
+      record.relimit()
     }
     for (const record of left) {
       record.removed = true
@@ -330,6 +357,7 @@ export class Pool implements PoolControl, Lender {
     for (const record of all) this.#records.set(record.id, record)
     this.#publish(all)
     for (const { members } of this.#running.values()) members?.(all)
+    if (this.#stopWeigh !== undefined) this.#publish() // a newcomer's small weight holds from its first request on
     for (const record of left) {
       this.#forget(record, this.#parts.transport)
       this.#host.emit('removed', record)

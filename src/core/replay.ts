@@ -2,7 +2,7 @@ import type { OpenBody } from './contracts.ts'
 
 /**
  * A body that can be read once, made repeatable: what was read is kept up to a limit, and opening it again starts with
- * that. Past the limit nothing is kept and `replayable` turns false. Only the latest opening goes on.
+ * that. Past the limit nothing is kept and `replayable` turns false. Only the latest opening goes on, until all of it is kept.
  */
 export class ReplayBody implements OpenBody {
   readonly length: number | undefined
@@ -22,6 +22,10 @@ export class ReplayBody implements OpenBody {
     this.#limit = limitBytes
   }
 
+  get complete(): boolean {
+    return this.#done && this.replayable && this.#failure === undefined && this.#opening > 0
+  }
+
   open(): AsyncIterable<Uint8Array> {
     this.#opening++
     return this.#read(this.#opening)
@@ -38,7 +42,7 @@ export class ReplayBody implements OpenBody {
 
   async *#read(opening: number): AsyncGenerator<Uint8Array, void, undefined> {
     let next = 0
-    while (opening === this.#opening) {
+    while (opening === this.#opening || this.complete) {
       const chunk = this.#kept[next]
       if (chunk !== undefined) {
         next++

@@ -1,6 +1,6 @@
 import type { BackendRecord } from './backend.ts'
 import type { LiveCall } from './call.ts'
-import type { Gate, Members, Picker, Random } from './contracts.ts'
+import type { Backend, Call, Gate, Members, Picker, Random } from './contracts.ts'
 import { BalancerError } from './errors.ts'
 
 /** How often the picker is asked before the pool scans for itself (Finagle's effort for a distinct second pick). */
@@ -39,7 +39,9 @@ export class Selection {
       if (backend === undefined) break
       if (this.#takes(backend, call)) return backend
     }
-    return this.#scan(call, false) ?? (call.attempts.length > 0 ? this.#scan(call, true) : undefined)
+    const untried = this.#scan(call, false)
+    if (untried !== undefined || call.elsewhere || call.attempts.length === 0) return untried
+    return this.#scan(call, true)
   }
 
   #takes(backend: BackendRecord, call: LiveCall): boolean {
@@ -82,7 +84,7 @@ export function nobody(pool: string, records: readonly BackendRecord[], call: Li
     const why = [...record.describe(nowMs)]
     if (atLimit(record)) {
       full ||= why.length === 0 && fits(record, call)
-      why.push(`${record.endpoint.maxInflight} requests in flight, its limit`)
+      why.push(`${record.limit} requests in flight, its limit`)
     }
     reasons[record.id] = why.length > 0 ? why : ['not admitted for this call']
     for (const reason of record.reasons.values()) untilMs = Math.min(untilMs, reason.untilMs ?? Infinity)
@@ -96,14 +98,15 @@ export function nobody(pool: string, records: readonly BackendRecord[], call: Li
   })
 }
 
-function fits(backend: BackendRecord, call: LiveCall): boolean {
+/** Whether it has all the tags of the call. */
+export function fits(backend: Backend, call: Call): boolean {
   if (call.tags.length === 0) return true
   const { tags } = backend.endpoint
   return tags !== undefined && call.tags.every((tag) => tags.includes(tag))
 }
 
-function atLimit({ endpoint, inflight }: BackendRecord): boolean {
-  return endpoint.maxInflight !== undefined && inflight >= endpoint.maxInflight
+export function atLimit({ inflight, limit }: Backend): boolean {
+  return inflight >= limit
 }
 
 /**

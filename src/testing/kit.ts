@@ -3,6 +3,7 @@ import { Budget } from '../core/budget.ts'
 import { LiveCall } from '../core/call.ts'
 import type { Backend, Call, Clock, Core, Endpoint, Members, Random } from '../core/contracts.ts'
 import { Deadlines } from '../core/deadlines.ts'
+import { CLASSES } from '../core/outcome.ts'
 
 /** One case of a contract kit. It throws an AssertionError when the contract is broken; any test runner can run it. */
 export interface ContractCase {
@@ -21,7 +22,7 @@ export function backendsOf(endpoints: readonly (string | Endpoint)[]): BackendRe
 }
 
 export function callOf(nowMs: number, key?: string): Call {
-  return new LiveCall('GET', { key }, nowMs).route('default', 0)
+  return new LiveCall({ method: 'GET', headers: [] }, { key }, nowMs).route('default', 0)
 }
 
 /** What a part is started with, over members that the test sets. */
@@ -39,7 +40,8 @@ export function coreOf(clock: Clock, random: Random, members: () => Members): Co
     reach: none,
     deadlines: new Deadlines(clock),
     budget: new Budget({ share: 0.2, perSecond: 10, windowMs: 10_000 }, clock),
-    control: { apply: ignore, block: ignore, unblock: ignore, weigh: ignore },
+    control: { apply: ignore, block: ignore, unblock: ignore, weigh: ignore, limit: ignore },
+    classes: CLASSES,
     emit: ignore,
   }
 }

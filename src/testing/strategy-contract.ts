@@ -3,7 +3,7 @@ import { LiveAttempt } from '../core/attempt.ts'
 import type { BackendRecord } from '../core/backend.ts'
 import type { LiveCall } from '../core/call.ts'
 import type { Backend, Picker, Strategy } from '../core/contracts.ts'
-import type { OutcomeClass } from '../core/outcome.ts'
+import { CLASSES, type OutcomeClass } from '../core/outcome.ts'
 import { backendsOf, type ContractCase, callOf, coreOf, membersOf } from './kit.ts'
 import { type ManualClock, manualClock } from './manual-clock.ts'
 import { seededRandom } from './seeded-random.ts'
@@ -152,7 +152,8 @@ class Bench {
     const call = callOf(this.clock.now()) as LiveCall
     const lender = { now: () => this.clock.now(), headed: () => {}, settled: () => {}, report: () => {}, met: () => {} }
     const request = { method: 'GET', path: '/', headers: [], body: null }
-    const attempt = new LiveAttempt(call, backend, request, false, lender, { gates: [], chooser: this.#chooser })
+    const by = { gates: [], chooser: this.#chooser, classes: CLASSES, classify: undefined }
+    const attempt = new LiveAttempt(call, backend, request, false, lender, by)
     call.add(attempt)
     this.#chooser.head?.(attempt)
     attempt.settle(kind, undefined)

@@ -14,6 +14,7 @@ import type {
 } from '../core/contracts.ts'
 import { Deadlines } from '../core/deadlines.ts'
 import { latin1 } from '../core/headers.ts'
+import { CLASSES } from '../core/outcome.ts'
 import { Pool } from '../core/pool.ts'
 import { seededRandom } from './seeded-random.ts'
 
@@ -51,6 +52,8 @@ export class Rig {
       watchers: [],
       sinks: [{ name: 'count', attempt: (attempt: Attempt) => this.#count(attempt as LiveAttempt) }],
       panicBelow: 0,
+      classes: CLASSES,
+      classify: undefined,
       budget: { share: 0, perSecond: 0, windowMs: 1_000 },
     }
     this.pool.prepare(parts, [{ url, id: 'a' }]).commit()
@@ -58,7 +61,7 @@ export class Rig {
 
   send(request: Partial<BalancerRequest> = {}): { call: LiveCall; response: Promise<BalancerResponse> } {
     const whole = { method: 'GET', path: '/', headers: [], body: null, ...request }
-    const call = new LiveCall(whole.method, {}, systemClock.now()).route('default', 0)
+    const call = new LiveCall(whole, {}, systemClock.now()).route('default', 0)
     const response = this.pool.handle(call, whole).finally(() => {
       this.attempts.push(...call.attempts)
       this.pool.answered(call)

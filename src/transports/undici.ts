@@ -119,6 +119,8 @@ class Connection implements LaneConnection {
   closed = false
   /** How far a new socket is; undefined once it is open. */
   stage: 'connect' | 'tls' | undefined = 'connect'
+  /** What its socket broke with. */
+  broken: Error | undefined
   readonly #lane: Lane<Connection>
   #connecting: Socket | undefined
   #abandoned = false
@@ -181,11 +183,16 @@ class Connection implements LaneConnection {
   ): void {
     this.stage = 'connect'
     this.used = false
+    this.broken = undefined
     // buildConnector's function returns the socket it opens, which its types leave out.
     const socket = connect(options, (...[error, open]: Parameters<buildConnector.Callback>) => {
       this.#connecting = undefined
       if (error !== null) return callback(error, null)
       this.stage = undefined
+      // Before undici listens: it takes a reset for the end of a body that is told by the end of its connection.
+      open?.once('error', (cause) => {
+        this.broken = cause
+      })
       const h2 = open !== null && 'alpnProtocol' in open && open.alpnProtocol === 'h2'
       this.capacity = h2 ? H2_STREAMS : this.#pipelining
       if (h2) queueMicrotask(() => this.#lane.grew(this)) // once undici has taken the socket
@@ -288,6 +295,8 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: Parsed): void {
+    const { broken } = this.#connection!
+    if (broken !== undefined) return this.#fail(broken)
     const raw = rawOf(trailers)
     this.#trailers = raw.length > 0 ? raw : undefined
     this.#finish()

@@ -34,28 +34,29 @@ const outcome = (given: Partial<Outcome>): Outcome => ({
 describe('the table of classes', () => {
   test('says for each class whether it is sent again, whom it is blamed on, and what it is called', () => {
     const rows: Readonly<
-      Record<OutcomeClass, readonly [retry: string, health: string, latency: string, code?: string]>
+      Record<OutcomeClass, readonly [retry: string, health: string, latency: string, cool: string, code?: string]>
     > = {
-      ok: ['never', 'success', 'sample'],
-      'client-error': ['status', 'success', 'sample'],
-      auth: ['status', 'none', 'none'],
-      'rate-limited': ['status', 'none', 'none'],
-      'server-error': ['status', 'failure', 'slow'],
-      connect: ['always', 'failure', 'slow', 'CONNECT'],
-      tls: ['always', 'failure', 'slow', 'TLS'],
-      stale: ['fresh', 'none', 'none', 'RESET'],
-      reset: ['safe', 'failure', 'slow', 'RESET'],
-      protocol: ['safe', 'failure', 'slow', 'PROTOCOL'],
-      timeout: ['safe', 'failure', 'slow', 'TIMEOUT'],
-      truncated: ['safe', 'failure', 'slow', 'TRUNCATED'],
-      overloaded: ['always', 'none', 'none', 'OVERLOADED'],
-      local: ['never', 'none', 'none', 'CONNECT'],
-      request: ['never', 'none', 'none', 'PROTOCOL'],
-      cancelled: ['never', 'none', 'none'],
+      ok: ['never', 'success', 'sample', 'none'],
+      'client-error': ['status', 'success', 'sample', 'none'],
+      forbidden: ['status', 'none', 'none', 'none'],
+      auth: ['status', 'none', 'none', 'credential'],
+      'rate-limited': ['status', 'none', 'none', 'rate-limit'],
+      'server-error': ['status', 'failure', 'slow', 'hint'],
+      connect: ['always', 'failure', 'slow', 'none', 'CONNECT'],
+      tls: ['always', 'failure', 'slow', 'none', 'TLS'],
+      stale: ['fresh', 'none', 'none', 'none', 'RESET'],
+      reset: ['safe', 'failure', 'slow', 'none', 'RESET'],
+      protocol: ['safe', 'failure', 'slow', 'none', 'PROTOCOL'],
+      timeout: ['safe', 'failure', 'slow', 'none', 'TIMEOUT'],
+      truncated: ['safe', 'failure', 'slow', 'none', 'TRUNCATED'],
+      overloaded: ['always', 'none', 'none', 'none', 'OVERLOADED'],
+      local: ['never', 'none', 'none', 'none', 'CONNECT'],
+      request: ['never', 'none', 'none', 'none', 'PROTOCOL'],
+      cancelled: ['never', 'none', 'none', 'none'],
     }
     expect(Object.keys(CLASSES)).toEqual(Object.keys(rows))
-    for (const [kind, [retry, health, latency, code]] of Object.entries(rows)) {
-      expect(CLASSES[kind as OutcomeClass], kind).toEqual({ retry, health, latency, code })
+    for (const [kind, [retry, health, latency, cool, code]] of Object.entries(rows)) {
+      expect(CLASSES[kind as OutcomeClass], kind).toEqual({ retry, health, latency, cool, code })
     }
   })
 
@@ -81,8 +82,8 @@ describe('the class of a status', () => {
       [399, 'ok'],
       [400, 'client-error'],
       [401, 'auth'],
-      [402, 'client-error'],
-      [403, 'auth'],
+      [402, 'auth'],
+      [403, 'forbidden'],
       [404, 'client-error'],
       [408, 'client-error'],
       [428, 'client-error'],
@@ -185,7 +186,11 @@ describe('the class of a cancelled send', () => {
 describe('the error that ends a call', () => {
   test('is made from the class, and names the backend, the phase and what happened', () => {
     const cause = new Error('read ECONNRESET')
-    const error = errorOf(outcome({ class: 'reset', phase: 'head', code: 'ECONNRESET', error: cause }), 'b:80')
+    const error = errorOf(
+      outcome({ class: 'reset', phase: 'head', code: 'ECONNRESET', error: cause }),
+      CLASSES.reset,
+      'b:80',
+    )
     expect(error).toBeInstanceOf(BalancerError)
     expect(error).toMatchObject({
       code: 'RESET',
@@ -196,14 +201,16 @@ describe('the error that ends a call', () => {
   })
 
   test('has the code of its class', () => {
-    for (const [kind, { code }] of Object.entries(CLASSES)) {
+    for (const [kind, rule] of Object.entries(CLASSES)) {
+      const { code } = rule
       if (code === undefined) continue
-      expect(errorOf(outcome({ class: kind as OutcomeClass, error: new Error('x') }), 'b')).toMatchObject({ code })
+      const ended = outcome({ class: kind as OutcomeClass, error: new Error('x') })
+      expect(errorOf(ended, rule, 'b')).toMatchObject({ code })
     }
   })
 
   test('falls back to the code where the cause says nothing', () => {
-    const told = (given: Partial<Outcome>): string => (errorOf(outcome(given), 'b') as Error).message
+    const told = (given: Partial<Outcome>): string => (errorOf(outcome(given), CLASSES.reset, 'b') as Error).message
     expect(told({ error: new Error(''), code: 'ECONNRESET' })).toBe('backend b: reset (head): ECONNRESET')
     expect(told({ error: 'text' })).toBe('backend b: reset (head): text')
     expect(told({ error: new Error('x'), phase: 'done' })).toBe('backend b: reset: x')
@@ -211,12 +218,12 @@ describe('the error that ends a call', () => {
 
   test('is the caller’s own reason, itself', () => {
     for (const reason of [new DOMException('gone', 'AbortError'), 'text', undefined]) {
-      expect(errorOf(outcome({ class: 'cancelled', error: reason }), 'b')).toBe(reason)
+      expect(errorOf(outcome({ class: 'cancelled', error: reason }), CLASSES.cancelled, 'b')).toBe(reason)
     }
   })
 
   test('is our own error, itself, if it is one: a timeout while connecting stays a TIMEOUT', () => {
     const timeout = new BalancerError('TIMEOUT', 'waited')
-    expect(errorOf(outcome({ class: 'connect', phase: 'connect', error: timeout }), 'b')).toBe(timeout)
+    expect(errorOf(outcome({ class: 'connect', phase: 'connect', error: timeout }), CLASSES.connect, 'b')).toBe(timeout)
   })
 })

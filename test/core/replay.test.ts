@@ -141,6 +141,71 @@ describe('a replayable body', () => {
   })
 })
 
+describe('a body that is kept whole', () => {
+  test('is complete once its end was read, and not before', async () => {
+    const { source, give, end } = stepped()
+    const body = new ReplayBody(source, undefined, 100)
+    expect(body.complete).toBe(false)
+    const reading = readAll(body.open())
+    await Promise.resolve()
+    give('a')
+    await new Promise((resolve) => setImmediate(resolve))
+    expect(body.complete).toBe(false)
+    end()
+    expect(await reading).toBe('a')
+    expect(body.complete).toBe(true)
+  })
+
+  test('can be read by two at the same time, each from its start: opening it again ends nobody', async () => {
+    const body = new ReplayBody(once(['a', 'b', 'c']).source, undefined, 100)
+    await readAll(body.open())
+    const first = body.open()[Symbol.asyncIterator]()
+    const texts: string[] = []
+    const step = async (reading: AsyncIterator<Uint8Array>): Promise<void> => {
+      const { value, done } = await reading.next()
+      texts.push(done === true ? 'end' : Buffer.from(value).toString())
+    }
+    await step(first)
+    const second = body.open()[Symbol.asyncIterator]()
+    await step(second)
+    for (let i = 0; i < 3; i++) await step(first)
+    for (let i = 0; i < 3; i++) await step(second)
+    expect(texts).toEqual(['a', 'a', 'b', 'c', 'end', 'b', 'c', 'end'])
+  })
+
+  test('and is empty is complete as well', async () => {
+    const body = new ReplayBody(once([]).source, 0, 0)
+    expect(await readAll(body.open())).toBe('')
+    expect(body.complete).toBe(true)
+    expect(await readAll(body.open())).toBe('')
+  })
+
+  test('is complete at exactly its limit, and never past it', async () => {
+    for (const [limit, complete] of [
+      [5, true],
+      [4, false],
+    ] as const) {
+      const body = new ReplayBody(once(['abc', 'de']).source, undefined, limit)
+      await readAll(body.open())
+      expect([body.complete, body.replayable]).toEqual([complete, complete])
+    }
+  })
+
+  test('is not what a broken source leaves, nor what is left after closing', async () => {
+    const broken = new ReplayBody(once(['a'], new Error('broken')).source, undefined, 100)
+    await readAll(broken.open()).catch(() => {})
+    expect(broken.complete).toBe(false)
+    for (const reads of [0, 1, Infinity]) {
+      const closed = new ReplayBody(once(['a', 'b']).source, undefined, 100)
+      await readAll(closed.open(), reads)
+      const late = closed.open()
+      closed.close()
+      expect(closed.complete).toBe(false)
+      expect(await readAll(late)).toBe('')
+    }
+  })
+})
+
 describe('a source that fails', () => {
   test('fails the reading at that place', async () => {
     const body = new ReplayBody(once(['a'], new Error('broken')).source, undefined, 100)

@@ -51,6 +51,43 @@ describe('a pick', () => {
     expect(transport.sends.map(({ attempt }) => attempt.number)).toEqual([1, 2, 3, 4])
   })
 
+  test('for a call that must go elsewhere meets only who was not tried, and then nobody', async () => {
+    const { pool, callOf, transport } = bench(['a', 'b', 'c'], { play: (send) => send.refuse() })
+    const call = callOf({ prefer: 'b' })
+    call.elsewhere = true
+    const request = { method: 'GET', path: '/', headers: [], body: null }
+    for (let i = 0; i < 3; i++) await pool.handle(call, request).catch(() => {})
+    expect(transport.sends.map(({ to }) => to).sort()).toEqual(['a', 'b', 'c'])
+    expect((await balancerError(pool.handle(call, request))).code).toBe('NO_BACKEND')
+    expect([transport.sends.length, pool.totals.attempts, pool.inflight]).toEqual([3, 3, 0])
+    call.elsewhere = false
+    await pool.handle(call, request).catch(() => {})
+    expect(transport.sends).toHaveLength(4)
+  })
+
+  test('for a call that must go elsewhere passes over who is full, lacks its tags or is refused by a gate', async () => {
+    const gate: Gate = { name: 'not d', admit: ({ id }) => id !== 'd', release: () => {} }
+    const { pool, callOf, backend, transport } = bench(
+      [
+        endpoint('a', { tags: ['x'] }),
+        'b',
+        endpoint('c', { tags: ['x'], maxInflight: 1 }),
+        endpoint('d', { tags: ['x'] }),
+      ],
+      { watchers: [watching(gate)] },
+    )
+    backend('c').inflight = 1
+    const call = callOf({ tags: ['x'] })
+    const request = { method: 'GET', path: '/', headers: [], body: null }
+    await pool.handle(call, request)
+    call.elsewhere = true
+    await balancerError(pool.handle(call, request))
+    expect(transport.sends.map(({ to }) => to)).toEqual(['a'])
+    expect(pool.pick(call)).toBeUndefined()
+    call.elsewhere = false
+    expect(pool.pick(call)?.id).toBe('a')
+  })
+
   test('asks the strategy at most five times before it looks for itself', () => {
     let asks = 0
     const stubborn: Strategy = {

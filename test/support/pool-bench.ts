@@ -17,6 +17,7 @@ import { type ManualClock, manualClock, seededRandom } from 'evenkeel/testing'
 import type { BackendRecord } from '../../src/core/backend.ts'
 import { LiveCall } from '../../src/core/call.ts'
 import { Deadlines } from '../../src/core/deadlines.ts'
+import { CLASSES } from '../../src/core/outcome.ts'
 import { Pool } from '../../src/core/pool.ts'
 import type { PoolParts } from '../../src/core/pool-parts.ts'
 import { type ScriptedSend, type ScriptedTransport, scripted } from './scripted.ts'
@@ -98,6 +99,8 @@ export function bench(given: readonly (string | Endpoint)[], options: BenchOptio
     watchers: options.watchers ?? [],
     sinks: options.sinks ?? [],
     panicBelow: options.panicBelow ?? 0.5,
+    classes: CLASSES,
+    classify: undefined,
     budget: { share: 0.2, perSecond: 10, windowMs: 10_000 },
   }
   const host = {
@@ -112,7 +115,7 @@ export function bench(given: readonly (string | Endpoint)[], options: BenchOptio
   const reconfigure: PoolBench['reconfigure'] = (next, all) => pool.prepare({ ...parts, ...next }, all).commit()
   reconfigure({}, endpoints(...given))
   const callOf = (callOptions: CallOptions = {}): LiveCall =>
-    new LiveCall('GET', callOptions, clock.now()).route('default', 0)
+    new LiveCall({ method: 'GET', headers: [] }, callOptions, clock.now()).route('default', 0)
   return {
     pool,
     clock,

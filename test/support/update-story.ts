@@ -113,7 +113,7 @@ export async function updateStory(seconds: number): Promise<UpdateStory> {
         if (old.weight !== endpoint.weight) counts.reweighed++
         const [was, is] = [numbers.get(id)!, after.get(id)!]
         const same = members.find((backend) => backend.id === id) === before.get(id)
-        const goesOn = is.requests >= was.requests && is.weight === endpoint.weight && is.url === endpoint.url
+        const goesOn = is.requests >= was.requests && is.weight <= endpoint.weight! && is.url === endpoint.url
         if (same && goesOn && Number.isNaN(is.ewmaMs) === Number.isNaN(was.ewmaMs)) counts.kept++
         else counts.lost++
       }
