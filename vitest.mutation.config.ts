@@ -14,11 +14,13 @@ const config: ViteUserConfig = defineConfig({
       'test/core/body-interleavings.test.ts',
       // Measures milliseconds, which instrumented code cannot keep: stryker.config.json leaves target.ts out as well.
       'test/core/target.test.ts',
-      'test/policies/retry-limits.test.ts',
+      // Simulations and properties of seconds, which pass through all of core: every surviving mutant would run them.
+      'test/policies/{breaker-trials,hedge-laws,limit-storm,retry-limits}.test.ts',
+      'test/health/{grpc-probe,http-probe}.test.ts',
       'test/health/monitor.test.ts',
     ],
     isolate: false,
-    testTimeout: 5_000,
+    testTimeout: 60_000,
   },
 })
 
