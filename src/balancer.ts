@@ -127,7 +127,8 @@ export class Balancer<Fetch, Request> {
   }
 
   /**
-   * Lends one backend for any other protocol, at once. Throws NO_BACKEND when nobody can be had. A lease that is not ended
+   * Lends one backend for any other protocol, at once. Throws NO_BACKEND when nobody can be had, OVERLOADED when all are full; it
+   * takes no place of `limits.maxInflight`, and never waits. A lease that is not ended
    * within `timeoutMs` (default `timeouts.leaseMs`; 0 = never) is cancelled, with a `warning` event.
    */
   acquire(options: AcquireOptions = {}): Lease {

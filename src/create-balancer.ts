@@ -2,7 +2,7 @@ import { Balancer, type BalancerPlan } from './balancer.ts'
 import { resolveOptions } from './config/schema.ts'
 import { statusRanges } from './config/status.ts'
 import { systemClock } from './core/clock.ts'
-import type { Probe, Strategy, Transport, Watcher } from './core/contracts.ts'
+import type { Policy, Probe, Strategy, Transport, Watcher } from './core/contracts.ts'
 import { isDeepEqual } from './core/equal.ts'
 import type { BalancerOptions, ResolvedPool, ResolvedSettings, StrategyName } from './core/options.ts'
 import { classesWith } from './core/outcome.ts'
@@ -17,7 +17,7 @@ import { probeOf } from './health/probes.ts'
 import { slowStart } from './health/slow-start.ts'
 import { adaptiveLimit } from './policies/adaptive-limit.ts'
 import { circuitBreaker } from './policies/breaker.ts'
-import { hedge } from './policies/hedge.ts'
+import { type HedgeSettings, hedge } from './policies/hedge.ts'
 import { hold } from './policies/hold.ts'
 import { limit } from './policies/limit.ts'
 import { retry } from './policies/retry.ts'
@@ -110,7 +110,7 @@ class Made {
         ...(limited === undefined ? [] : [limited.policy]),
         retry(retrySettings),
         ...settings.policies,
-        ...(settings.hedge === false ? [] : [hedge(settings.hedge)]),
+        ...(settings.hedge === false ? [] : [this.#hedge(name, settings.hedge)]),
         timeouts(times),
         ...(retrySettings.holdBytes > 0 ? [hold(retrySettings.holdBytes)] : []),
       ],
@@ -149,6 +149,10 @@ class Made {
     if (passive === false) return []
     const settings = { ...passive, panic: health.panicBelow > 0 }
     return [this.#keep<Watcher>(pool, 'passive', settings, () => outlier(settings))]
+  }
+
+  #hedge(pool: string, from: HedgeSettings): Policy {
+    return this.#keep(pool, 'hedge', from, () => hedge(from))
   }
 
   #limit(pool: string, { limits }: ResolvedSettings): ReturnType<typeof limit> | undefined {

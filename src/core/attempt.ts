@@ -178,6 +178,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
 
   /** A lease without a transport ends as its holder says. */
   settle(kind: OutcomeClass, error: unknown, status = 0): void {
+    this.status = status
     this.#end({ class: kind, status, phase: 'done', code: codeOf(error), error })
   }
 

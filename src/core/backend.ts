@@ -54,9 +54,12 @@ export class BackendRecord implements Backend {
     return this.#shown
   }
 
+  /** Headers that say the same stay the same object: who holds them sees whether they changed. */
   set endpoint(endpoint: Endpoint) {
+    const before = this.#given as Endpoint | undefined
+    const same = before?.headers !== undefined && isDeepEqual(before.headers, endpoint.headers)
+    this.#shown = shownOf(endpoint, same ? this.#shown.headers : undefined)
     this.#given = endpoint
-    this.#shown = shownOf(endpoint)
   }
 
   /** An endpoint made from the one shown, as discovery parts make them, gets the hidden headers back. */
@@ -118,8 +121,9 @@ export class BackendRecord implements Backend {
 
 const REDACTED = '[redacted]'
 
-function shownOf(endpoint: Endpoint): Endpoint {
+function shownOf(endpoint: Endpoint, shown: Endpoint['headers']): Endpoint {
   if (endpoint.headers === undefined) return endpoint
+  if (shown !== undefined) return Object.freeze({ ...endpoint, headers: shown })
   const headers = Object.fromEntries(Object.keys(endpoint.headers).map((name) => [name, REDACTED]))
   return Object.freeze({ ...endpoint, headers })
 }

@@ -8,6 +8,8 @@ export interface Finding {
   readonly bad: string | undefined
   /** It is well, but others are to be preferred. */
   readonly degraded: boolean
+  /** It was never asked: the check waited for a connection all the time. That says nothing of its health. */
+  readonly unasked: boolean
 }
 
 /** Answers with this header, whatever its value, ask that their backend be taken out at once (Envoy). */
@@ -40,14 +42,15 @@ export function check(
     if (over) return
     over = true
     stopTimer()
-    done({ bad: answered(TAKE_OUT) ? ASKED : bad, degraded: degraded || answered(DEGRADED) })
+    const unasked = bad !== undefined && calls.at(-1)?.attempts.at(-1)?.class === 'overloaded'
+    done({ bad: answered(TAKE_OUT) ? ASKED : bad, degraded: degraded || answered(DEGRADED), unasked })
   }
   const no = (failure: unknown): void => end(`${probe.name} check: ${messageOf(failure ?? 'no')}`)
 
   const stopTimer = core.clock.after(timeoutMs, () => {
     const error = new BalancerError('TIMEOUT', `no answer within ${timeoutMs} ms`)
+    controller.abort(error) // what was sent ends in this tick, and with it is known how far it got
     no(error)
-    controller.abort(error)
   })
   const send: Core['send'] = (to, request) => {
     signal.throwIfAborted() // a probe that goes on after its end sends nothing

@@ -12,12 +12,12 @@ export interface CooldownSettings {
 const JITTER = 0.1
 const JITTER_STEPS = 1_000
 /** Headers by which a backend's own credential is known. */
-const CREDENTIAL = /^(authorization|cookie)$|key|token|secret/i
+const CREDENTIAL = /^((proxy-)?authorization|cookie)$|(^|[-_])(api)?(key|token|secret)s?($|[-_])/i
 
 type By = 'rate-limit' | 'credential'
 
 interface Cooling {
-  readonly endpoint: Endpoint
+  readonly headers: Endpoint['headers']
   readonly stop: Stop
 }
 
@@ -45,11 +45,12 @@ export function cooldown(settings: CooldownSettings): Watcher {
         const nowMs = core.clock.now()
         const lastsMs = ms * (1 + (JITTER * core.random(JITTER_STEPS)) / JITTER_STEPS)
         const untilMs = nowMs + lastsMs
-        // A later word never shortens an earlier one.
-        if (!(untilMs > (backend.reasons.get(by)?.untilMs ?? nowMs))) return
+        // A later word never shortens an earlier one; and what is later by chance alone is no news: in panic it would come often.
+        const known = backend.reasons.get(by)?.untilMs
+        if (known !== undefined && nowMs + ms <= known) return
         cooling[by].get(backend)?.stop()
         const stop = core.clock.after(lastsMs, () => end(backend, by))
-        cooling[by].set(backend, { endpoint: backend.endpoint, stop })
+        cooling[by].set(backend, { headers: backend.endpoint.headers, stop })
         core.control.block(backend, { by, hard: hasOwnCredential(backend), untilMs, detail })
       }
 
@@ -78,9 +79,9 @@ export function cooldown(settings: CooldownSettings): Watcher {
         },
         members() {
           for (const [by, backends] of Object.entries(cooling) as [By, Map<Backend, Cooling>][]) {
-            for (const [backend, { endpoint }] of backends) {
-              // Another endpoint may bring another credential, and with it other limits.
-              if (backend.removed || backend.endpoint !== endpoint) end(backend, by)
+            for (const [backend, { headers }] of backends) {
+              // Other headers may bring another credential, and with it other limits.
+              if (backend.removed || backend.endpoint.headers !== headers) end(backend, by)
             }
           }
         },

@@ -1,4 +1,4 @@
-import type { Attempt, Backend, Probe, Stop, Watcher } from '../core/contracts.ts'
+import type { Attempt, Backend, Probe, Reason, Stop, Watcher } from '../core/contracts.ts'
 import { header } from '../core/headers.ts'
 import { jittered } from '../core/random.ts'
 import { ASKED, check, TAKE_OUT } from './check.ts'
@@ -59,7 +59,10 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
       const waiting: (() => void)[] = []
       /** Heads and ends of attempts so far. */
       let traffic = 0
-      let before = core.members().all
+      /** Who was there before, and what checks with other settings had found of them. */
+      let before: ReadonlyMap<Backend, Reason | undefined> = new Map(
+        core.members().all.map((backend) => [backend, backend.reasons.get(BY)]),
+      )
       const idleMs = settings.idleIntervalMs ?? settings.intervalMs
 
       const tellReady = (): void => {
@@ -88,10 +91,10 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
       const look = (backend: Backend, it: Watched): void => {
         it.asked = false
         it.traffic = traffic
-        it.stopCheck = check(core, probe, backend, settings.timeoutMs, ({ bad, degraded }) => {
+        it.stopCheck = check(core, probe, backend, settings.timeoutMs, ({ bad, degraded, unasked }) => {
           const found = it.asked ? ASKED : bad
           if (found === undefined) core.control.weigh(backend, WEAK, degraded ? DEGRADED_SHARE : 1)
-          judge(backend, it, found)
+          if (!unasked || it.asked) judge(backend, it, found)
           if (watched.get(backend) === it) pause(backend, it, jittered(pauseMs(it), settings.jitter, core.random))
         })
       }
@@ -117,11 +120,12 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
       }
 
       const begin = (backend: Backend): void => {
-        const initial = before.includes(backend) ? 'probe' : settings.initial
+        const found = before.get(backend)
+        const initial = found !== undefined ? 'down' : before.has(backend) ? 'probe' : settings.initial
         const it: Watched = {
           against: 0,
           verdict: initial === 'probe' ? 'unknown' : initial,
-          known: false,
+          known: found !== undefined,
           asked: false,
           traffic,
           stopCheck: () => {},
@@ -159,11 +163,12 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
           }
           const added = all.filter((backend) => !watched.has(backend))
           for (const backend of added) begin(backend)
-          before = []
+          const found = before
+          before = new Map()
           // Last: who is told of it may change the pool again.
           for (const backend of added) {
             if (watched.get(backend)?.verdict !== 'down') continue
-            core.control.block(backend, { by: BY, hard: true, detail: 'not checked yet' })
+            core.control.block(backend, found.get(backend) ?? { by: BY, hard: true, detail: 'not checked yet' })
           }
           tellReady()
         },

@@ -9,6 +9,8 @@ export type OutlierSettings = Exclude<ResolvedSettings['health']['passive'], fal
   readonly panic: boolean
 }
 
+/** A good head and a body that goes on for so long prove as much as a whole answer, ms: streams may last for hours. */
+const PROOF_MS = 1_000
 /** From this size on a pool is large: a tenth of it may be out. */
 const LARGE_POOL = 10
 const BY = 'outlier'
@@ -19,6 +21,8 @@ interface Track {
   state: 'in' | 'out' | 'trial'
   /** The request of the trial is under way. */
   trying: boolean
+  /** When the head of its answer came, if that was good; else NaN. */
+  goodMs: number
   /** Failures in a row. */
   readonly runs: Runs
   /** In this interval; nothing is counted while the pool is too small to be compared. */
@@ -75,6 +79,7 @@ export function outlier(settings: OutlierSettings): Watcher {
       const release = (backend: Backend, track: Track): void => {
         track.state = 'trial'
         track.trying = false
+        track.goodMs = Number.NaN
         track.returnedMs = core.clock.now()
         track.requests = track.failures = 0
         core.control.unblock(backend, BY)
@@ -101,11 +106,13 @@ export function outlier(settings: OutlierSettings): Watcher {
         ...(!dryRun && {
           gate: {
             name: BY,
-            admit(backend) {
+            admit(backend, call) {
               const track = tracks.get(backend)
               if (track?.state !== 'trial') return true
-              if (track.trying) return !core.members().eligible.some((other) => carries(other, backend))
+              if (track.trying && !(call.nowMs - track.goodMs >= PROOF_MS))
+                return !core.members().eligible.some((other) => carries(other, backend))
               track.trying = true
+              track.goodMs = Number.NaN
               return true
             },
             release(backend, attempt) {
@@ -117,6 +124,11 @@ export function outlier(settings: OutlierSettings): Watcher {
         }),
         sink: {
           name: BY,
+          head({ backend, startMs, headMs, rule }) {
+            const track = tracks.get(backend)
+            if (track?.state === 'trial' && startMs >= track.returnedMs && rule!.health === 'success')
+              track.goodMs = headMs
+          },
           attempt({ backend, startMs, outcome, rule }) {
             const track = tracks.get(backend)
             const { health } = rule!
@@ -160,6 +172,7 @@ function newTrack(settings: OutlierSettings): Track {
   return {
     state: 'in',
     trying: false,
+    goodMs: Number.NaN,
     runs: new Runs(settings),
     requests: 0,
     failures: 0,

@@ -65,6 +65,15 @@ const OPTIONS: Readonly<Record<keyof BreakerOptions, Check>> = {
   trials: whole(1),
 }
 
+/** The trip rules that take a field, as in the configuration. */
+const TAKEN_BY: Readonly<Partial<Record<keyof BreakerOptions, readonly BreakerSettings['trip'][]>>> = {
+  consecutive: ['consecutive'],
+  threshold: ['count', 'window'],
+  size: ['count'],
+  windowMs: ['window'],
+  minRequests: ['window'],
+}
+
 const UNKNOWN: Check = { expected: `one of ${Object.keys(OPTIONS).join(', ')}`, fits: () => false }
 
 /** The options with every default filled in; throws one BalancerError CONFIG that lists all that is wrong. */
@@ -75,8 +84,25 @@ export function settingsOf(options: BreakerOptions): BreakerSettings {
     const check = Object.hasOwn(OPTIONS, path) ? OPTIONS[path as keyof BreakerOptions] : UNKNOWN
     if (!check.fits(value)) issues.push({ path, expected: check.expected, found: foundText(value) })
   }
+  if (OPTIONS.trip.fits(settings.trip)) issues.push(...unread(options, settings, issues))
   if (issues.length > 0) throw refusal('circuitBreaker', issues)
   return settings
+}
+
+/** Fields that its trip rule never reads. Complete settings, as the configuration makes them, say all there are. */
+function unread(
+  options: BreakerOptions,
+  { trip }: BreakerSettings,
+  wrong: readonly ConfigIssue[],
+): readonly ConfigIssue[] {
+  if (Object.keys(OPTIONS).every((path) => Object.hasOwn(options, path))) return []
+  return Object.entries(TAKEN_BY).flatMap(([path, takers]) => {
+    const value = options[path as keyof BreakerOptions]
+    if (value === undefined || takers.includes(trip) || wrong.some((issue) => issue.path === path)) return []
+    const which = takers.map((taker) => JSON.stringify(taker)).join(' or ')
+    const expected = `nothing, since only a breaker that trips by ${which} takes it`
+    return [{ path, expected, found: foundText(value) }]
+  })
 }
 
 /** A copy of a state, for a breaker of this trip rule; throws BalancerError CONFIG at the first thing that is wrong. */

@@ -1,4 +1,4 @@
-import type { Attempt, Backend, Call, Core, Gate, Reason, Stop, Watcher } from '../core/contracts.ts'
+import type { Attempt, Backend, Call, Core, Gate, Reason, Sink, Stop, Watcher } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
 import type { BreakerOptions, BreakerSettings } from '../core/options.ts'
 import { jittered } from '../core/random.ts'
@@ -65,6 +65,7 @@ export function circuitBreaker(options: BreakerOptions = {}): CircuitBreaker {
       breakers.add(breaker)
       return {
         gate: breaker,
+        sink: breaker,
         members(all) {
           breaker.follow(all)
           adopt(breaker)
@@ -118,7 +119,7 @@ interface Track {
 }
 
 /** The breakers of one pool. All of it happens at admission and at an attempt's end, but for one timer per open backend. */
-class PoolBreaker implements Gate {
+class PoolBreaker implements Gate, Sink {
   readonly name: string = BY
   readonly pool: string
   readonly #core: Core
@@ -153,6 +154,12 @@ class PoolBreaker implements Gate {
     if (attempt === undefined) track.trials.pop()
     else if (track.phase === 'closed') this.#learn(track, attempt)
     else this.#tried(track, attempt)
+  }
+
+  /** A trial has shown enough with its head: streams may last for hours. */
+  head(attempt: Attempt): void {
+    const track = this.#tracks.get(attempt.backend)
+    if (track?.phase === 'half-open') this.#tried(track, attempt)
   }
 
   #learn(track: Track, { rule, startMs, endMs }: Attempt): void {

@@ -41,21 +41,22 @@ const COMMON = 0.95
  * attempt is cancelled, which is held against nobody. Only for what may be sent twice; it takes from the retry budget.
  */
 export function hedge(settings: HedgeSettings): Policy {
+  let delay: Delay | undefined // what it has learned outlives an update
   return {
     name: 'hedge',
     scope: 'pool',
     wrap(next, core) {
-      const delay = new Delay(settings, core)
+      delay ??= new Delay(settings, core.clock)
       return (call, request) => {
-        const ms = call.idempotent && isReplayable(request.body) ? delay.ms() : undefined
+        const ms = call.idempotent && isReplayable(request.body) ? delay!.ms() : undefined
         const first = next(call, request)
         const attempt = call.attempts.at(-1)
         if (attempt === undefined || attempt.outcome !== undefined) return first
-        const answer = ms === undefined ? first : new Race(call, request, attempt, first, next, core, delay).run(ms)
+        const answer = ms === undefined ? first : new Race(call, request, attempt, first, next, core, delay!).run(ms)
         return answer.then((response) => {
           const { rule, startMs } = answered(call, response) ?? attempt
           // Until now, not until its head: a body that is held back is waited for too.
-          if (rule?.latency === 'sample') delay.learn(core.clock.now() - startMs)
+          if (rule?.latency === 'sample') delay!.learn(core.clock.now() - startMs)
           return response
         })
       }
@@ -113,7 +114,8 @@ class Race extends Deadline {
     const call = this.#call
     const first = this.#first
     if (call.canceled || !isRepeatable(this.#request.body)) return
-    if (!this.#core.members().eligible.some((other) => isFree(other, call)) || !this.#delay.take()) return
+    if (!this.#core.members().eligible.some((other) => isFree(other, call)) || !this.#delay.take(this.#core.budget))
+      return
     const sends = call.attempts.length
     call.elsewhere = true
     const second = this.#next(call, this.#request)
@@ -142,33 +144,43 @@ class Race extends Deadline {
     }
     this.clear()
     this.#over = true
+    this.#resolve(response)
     this.#spare?.body.discard()
     for (const other of this.#pending) this.#giveUp(other)
     if (attempt !== this.#first) this.#core.emit('hedgeWon', this.#call, attempt)
-    this.#resolve(response)
   }
 
   #giveUp(loser: Attempt): void {
     if (loser.outcome !== undefined) return
-    // That the first was still out counts as at least so long: without the slow ones the quantile would sink, call by call.
-    if (loser === this.#first) this.#delay.learn(this.#core.clock.now() - loser.startMs)
+    if (loser === this.#first) {
+      // That it was still out counts as at least so long: without the slow ones the quantile would sink, call by call, and a
+      // backend that never answers would look like one nobody has asked.
+      const nowMs = this.#core.clock.now()
+      this.#delay.learn(nowMs - loser.startMs)
+      loser.backend.latency.observe(nowMs - loser.startMs, nowMs)
+    }
     loser.decision = 'given up: another backend answered first'
     loser.cancel(new Error('another backend answered first'))
   }
 
   #failed(attempt: Attempt, error: unknown): void {
     this.#pending.delete(attempt)
-    if (this.#pending.size > 0 || this.#over) return
+    if (this.#over) return
+    if (this.#pending.size > 0) {
+      attempt.decision = 'failed: the other one is waited for'
+      return
+    }
     this.clear()
-    if (this.#spare === undefined) this.#reject(error)
-    else this.#resolve(this.#spare)
+    if (this.#spare !== undefined && !this.#call.canceled) return this.#resolve(this.#spare)
+    this.#spare?.body.discard()
+    this.#reject(error)
   }
 }
 
 /** How long to wait: fixed, or as long as all but a few answers take. */
 class Delay {
   readonly #settings: HedgeSettings
-  readonly #core: Core
+  readonly #clock: Core['clock']
   readonly #latencies = new Quantiles()
   #answers = 0
   #ms: number | undefined
@@ -176,9 +188,9 @@ class Delay {
   /** Share of recent calls that were late, hedged or not, as an exponentially weighted mean. */
   #share = 0
 
-  constructor(settings: HedgeSettings, core: Core) {
+  constructor(settings: HedgeSettings, clock: Core['clock']) {
     this.#settings = settings
-    this.#core = core
+    this.#clock = clock
     if (settings.delayMs !== undefined) this.#ms = Math.max(settings.delayMs, settings.minDelayMs, SHORTEST_MS)
   }
 
@@ -188,7 +200,7 @@ class Delay {
     const { delayMs, warmUp } = this.#settings
     if (delayMs !== undefined) return this.#ms
     if (this.#answers < warmUp) return undefined
-    const nowMs = this.#core.clock.now()
+    const nowMs = this.#clock.now()
     if (nowMs - this.#readMs >= REFRESH_MS) {
       this.#readMs = nowMs
       this.#ms = this.#read(nowMs)
@@ -197,14 +209,14 @@ class Delay {
   }
 
   /** One more call is late: whether it may be hedged. */
-  take(): boolean {
+  take(budget: Core['budget']): boolean {
     this.#share = Math.min(1, this.#share + 1 / RECENT_CALLS)
-    return this.#share <= this.#settings.maxShare && this.#core.budget.withdraw()
+    return this.#share <= this.#settings.maxShare && budget.withdraw()
   }
 
   /** A head came after so long, ms, or had not come yet. */
   learn(ms: number): void {
-    this.#latencies.observe(ms, this.#core.clock.now())
+    this.#latencies.observe(ms, this.#clock.now())
     this.#answers++
   }
 

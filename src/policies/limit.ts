@@ -63,6 +63,7 @@ export function limit(settings: LimitSettings): { readonly policy: Policy; reado
         return {
           sink: { name: 'limit', attempt: () => admission.roomAgain() },
           members: () => admission.roomAgain(),
+          unblocked: () => void Promise.resolve().then(() => admission.roomAgain()), // once it may be picked
           stop: () => admission.stop(),
         }
       },
@@ -81,6 +82,7 @@ class Admission {
   #inflight = 0
   #arrivals = 0
   #stopped = false
+  #stopHold: Stop | undefined
   /** The pool's of the moment. */
   core!: Core
 
@@ -202,6 +204,7 @@ class Admission {
     const { call } = waiter
     if (displaced !== undefined) this.#leave(displaced)
     this.#queue.add(waiter)
+    this.#holdProcess()
     waiter.deadline.set(this.#settings.timeoutMs, waiter.sinceMs)
     waiter.stopCancel = call.onCancel((reason) => {
       this.#leave(waiter)
@@ -218,8 +221,24 @@ class Admission {
     return below > 0 || (back && below === 0) ? last : undefined
   }
 
+  /** Somebody waits for an answer: the process must not end meanwhile. The deadlines' own timer does not keep it. */
+  #holdProcess(): void {
+    this.#stopHold ??= this.core.clock.after(
+      this.#settings.timeoutMs,
+      () => {
+        this.#stopHold = undefined
+        if (this.#queue.size > 0) this.#holdProcess()
+      },
+      true,
+    )
+  }
+
   #leave(waiter: Waiter): void {
     this.#queue.remove(waiter)
+    if (this.#queue.size === 0) {
+      this.#stopHold?.()
+      this.#stopHold = undefined
+    }
     waiter.deadline.clear()
     waiter.stopCancel()
   }

@@ -25,6 +25,8 @@ const LATER_MS = 2
 const STEPS_PER_MS = 1_000
 /** Nobody has to be left alone. */
 const NOT_ASKED = { askedMs: 0, waitMs: 0 } as const
+/** A cool-down lasts at most this many times as long as was said (health/cooldown.ts). */
+const MOST_DRAWN = 1.1
 /** A draw is below 2^30: pauses above this are drawn with less resolution, ms. */
 const FINE_MS = 1_000_000
 
@@ -38,7 +40,6 @@ export function retry(settings: RetrySettings): Policy {
     scope: 'pool',
     wrap(next, core) {
       return async (call, request) => {
-        core.budget.deposit(call.nowMs)
         let answer: BalancerResponse | undefined
         let reconnected = false
         let waitedMs = 0
@@ -47,6 +48,7 @@ export function retry(settings: RetrySettings): Policy {
         for (;;) {
           let failure: unknown
           let attempt: Attempt | undefined
+          const before = call.attempts.length
           try {
             const response = await next(call, request)
             attempt = answered(call, response)
@@ -59,15 +61,18 @@ export function retry(settings: RetrySettings): Policy {
             answer = response
           } catch (error) {
             failure = error
-            attempt = failed(call)
+            attempt = failed(call, before)
+          } finally {
+            if (before === 0 && call.attempts.length > 0) core.budget.deposit(call.attempts[0]!.startMs)
           }
           if (call.canceled) return fail(answer, call.reason)
           if (isNobody(failure, 'NO_BACKEND')) {
             // Everybody asked to be left alone, and soon it is over: no request was made, so none is repeated by it.
             const waitMs = coolMs(call, core)
             if (waitMs !== undefined && waitedMs + waitMs <= settings.waitMs && isInTime(waitMs, call, core)) {
-              waitedMs += waitMs + LATER_MS
-              await sleep(waitMs + LATER_MS, call, core)
+              const spreadMs = LATER_MS + drawn(settings.sameBaseMs, core)
+              waitedMs += waitMs + spreadMs
+              await sleep(waitMs + spreadMs, call, core)
               continue
             }
           }
@@ -89,9 +94,9 @@ export function retry(settings: RetrySettings): Policy {
           const elsewhere = hasAnother(attempt, core)
           pauseMs = pause(sends, pauseMs, elsewhere, settings, core)
           const { askedMs, waitMs } = elsewhere ? NOT_ASKED : leftAlone(attempt, core)
-          const sleepMs = Math.max(pauseMs, waitMs)
+          const sleepMs = waitMs + pauseMs // drawn, so that not everybody returns in the same moment
           const limit =
-            askedMs > settings.waitMs
+            askedMs > Math.max(0, settings.waitMs - waitedMs)
               ? `it asks to be left alone for ${Math.round(askedMs)} ms`
               : limitReached(sends, sleepMs, settings, call, core)
           if (limit !== undefined) {
@@ -100,6 +105,7 @@ export function retry(settings: RetrySettings): Policy {
             return answer ?? throwIt(failure)
           }
           attempt.decision = `${why}: sent again after ${Math.round(sleepMs)} ms`
+          waitedMs += waitMs
           core.emit('retry', call, attempt, sleepMs)
           await sleep(sleepMs, call, core) // cancelled meanwhile: `next` throws the reason
         }
@@ -122,8 +128,9 @@ function limitReached(
 }
 
 /** The attempt a failure is about: the last one that was not given up in favour of another. */
-function failed({ attempts }: Call): Attempt | undefined {
-  return attempts.findLast((attempt) => attempt.class !== 'cancelled') ?? attempts.at(-1)
+function failed({ attempts }: Call, before: number): Attempt | undefined {
+  const ours = attempts.slice(before)
+  return ours.findLast((attempt) => attempt.class !== 'cancelled') ?? ours.at(-1)
 }
 
 function isWorthAnother({ retry: rule }: ClassRule, status: number, call: Call, settings: RetrySettings): boolean {
@@ -156,10 +163,15 @@ function leftAlone({ backend, call, headers, rule }: Attempt, core: Core): { ask
   if (rule!.cool === 'none') return NOT_ASKED
   const saidMs = headers === undefined ? undefined : retryAfterMs(headers, core.clock)
   if (saidMs === undefined && !backend.reasons.has('rate-limit')) return NOT_ASKED
-  const untilCoolMs = coolMs(call, core)
-  if (untilCoolMs === undefined) return { askedMs: saidMs ?? 0, waitMs: saidMs ?? 0 }
+  const untilCoolMs = coolMs(call, core) ?? Infinity
+  const cools = backend.reasons.has('rate-limit')
+  if (!cools || untilCoolMs === Infinity) {
+    const ms = Math.min(saidMs ?? 0, untilCoolMs)
+    return { askedMs: ms, waitMs: ms }
+  }
   // Cool-downs are drawn a little longer than was said: that is no reason to give up.
-  return { askedMs: Math.min(saidMs ?? Infinity, untilCoolMs), waitMs: untilCoolMs + LATER_MS }
+  const isDrawn = saidMs !== undefined && untilCoolMs <= saidMs * MOST_DRAWN
+  return { askedMs: isDrawn ? Math.min(saidMs, untilCoolMs) : untilCoolMs, waitMs: untilCoolMs + LATER_MS }
 }
 
 /** Until the first that the call may use comes back, of those that only a rate limit keeps away, ms; undefined if there is none. */

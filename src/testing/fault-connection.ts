@@ -103,9 +103,9 @@ export class FaultConnection {
 
   async #sayInterim({ count, everyMs }: { count: number; everyMs?: number } = { count: 0 }): Promise<void> {
     const batch = everyMs === undefined ? BATCH : 1
-    for (let left = count; left > 0; left -= batch) {
-      if (left < count && everyMs !== undefined) await this.#pause(everyMs)
-      await this.#say(INTERIM.repeat(Math.min(batch, left)))
+    for (let said = 0; said < count; said += batch) {
+      if (said > 0 && everyMs !== undefined) await this.#pause(everyMs)
+      await this.#say(INTERIM.repeat(Math.min(batch, count - said)))
     }
   }
 

@@ -128,7 +128,7 @@ describe('a 429', () => {
   test('of a lease counts as one of a request', async () => {
     const it = cooling({ ids: 'a' })
     it.balancer.acquire().fail({ status: 429 })
-    expect(it.told.map(([, reason]) => reason)).toMatchObject([{ by: 'rate-limit', detail: 'rate-limited' }])
+    expect(it.told.map(([, reason]) => reason)).toMatchObject([{ by: 'rate-limit', detail: 'status 429' }])
   })
 
   test('during the rest can make it longer, never shorter', async () => {

@@ -300,10 +300,11 @@ describe('an update', () => {
     expect(log).toHaveLength(2)
   })
 
-  test('with other settings starts anew: verdicts are taken back and every backend is checked at once', async () => {
-    const { clock, balancer, options, times, log } = scene({ a: failing, b: {} })
+  test('with other settings starts anew: every backend is checked at once, and who was found bad stays out until then', async () => {
+    const { clock, balancer, options, times, log, reasons } = scene({ a: failing, b: {} })
     await clock.advance(500)
     await balancer.update({ ...options, health: { panicBelow: 0, active: { intervalMs: 3_000, jitter: 0 } } })
+    expect(reasons('a')).toEqual(['probe: http check: status 500'])
     await clock.advance(3_000)
     expect(times('a')).toEqual([0, 500, 3_500])
     expect(times('b')).toEqual([0, 500, 3_500])
