@@ -1,6 +1,17 @@
 // Settings that cannot all be meant: each row is refused for a balancer and for a pool, and only for the reasons given.
+import { inspect } from 'node:util'
 import { describe, expect, test } from 'vitest'
+import { DEFAULTS, WHEN_GIVEN } from '../src/config/defaults.ts'
 import type { Probe } from '../src/core/contracts.ts'
+import type { BalancerError } from '../src/core/errors.ts'
+import { BREAKER_DEFAULTS, type BreakerOptions } from '../src/core/options.ts'
+import { cooldown } from '../src/health/cooldown.ts'
+import { monitor } from '../src/health/monitor.ts'
+import { outlier } from '../src/health/outlier.ts'
+import { slowStart } from '../src/health/slow-start.ts'
+import { adaptiveLimit } from '../src/policies/adaptive-limit.ts'
+import { circuitBreaker } from '../src/policies/breaker.ts'
+import { limit } from '../src/policies/limit.ts'
 import { A, complaints, resolve, verb } from './config-rows.ts'
 
 type Clash = readonly [settings: object, ...lines: readonly string[]]
@@ -9,8 +20,11 @@ const probe: Probe = { name: 'mine', check: async () => undefined }
 const only = (types: string): string => `nothing, since only a check of type ${types} takes it, found`
 const whole = 'nothing, since health.active.probe is the whole check, found'
 const fixed = 'nothing, since hedge.delayMs says how long to wait, found'
-const outlasts = 'a contradiction, no attempt outlasts its call'
+const outlasts = 'no attempt outlasts its call'
 const unsent = 'the second send would never go out'
+const unhedged =
+  'with 0 streamed bodies are not kept, so their requests could never be sent twice (those without a body, or with a string or bytes, still could)'
+const trips = (words: string): string => `nothing, since only a breaker that trips by ${words} takes it, found`
 const nothingFull =
   "that can be full: limits.maxInflight, limits.adaptive or a backend's maxInflight, found nothing of the kind"
 
@@ -56,8 +70,8 @@ const rows: readonly Clash[] = [
   [adaptive({ initial: 3, min: 4 }), 'limits.adaptive.initial: at least 4, which is limits.adaptive.min, found 3'],
   [adaptive({ initial: 9, max: 8 }), 'limits.adaptive.max: at least 9, which is limits.adaptive.initial, found 8'],
   [adaptive({ initial: 201 }), 'limits.adaptive.initial: at most 200, which is the default of max, found 201'],
-  [adaptive({ max: 19 }), 'limits.adaptive.max: at least 20, which is the default of initial, found 19'],
-  [adaptive({ min: 21 }), 'limits.adaptive.min: at most 20, which is the default of initial, found 21'],
+  [adaptive({ min: 201 }), 'limits.adaptive.min: at most 200, which is the default of max, found 201'],
+  [adaptive({ min: 10, max: 5 }), 'limits.adaptive.max: at least 10, which is limits.adaptive.min, found 5'],
   // Never reached, since the call is over.
   [
     { timeouts: { attemptMs: 9, totalMs: 8 } },
@@ -65,7 +79,7 @@ const rows: readonly Clash[] = [
   ],
   [
     { limits: { maxInflight: 1, queue: { timeoutMs: 9 } }, timeouts: { totalMs: 8 } },
-    'limits.queue.timeoutMs: at most 8, which is timeouts.totalMs: a contradiction, no call waits longer than it lasts, found 9',
+    'limits.queue.timeoutMs: at most 8, which is timeouts.totalMs: no call waits longer than it lasts, found 9',
   ],
   [
     { hedge: { delayMs: 9 }, timeouts: { attemptMs: 9 } },
@@ -80,13 +94,23 @@ const rows: readonly Clash[] = [
     { hedge: { minDelayMs: 9 }, timeouts: { totalMs: 9 } },
     `hedge.minDelayMs: less than 9, which is timeouts.totalMs: ${unsent}, found 9`,
   ],
-  // Hedging.
   [
-    { hedge: {}, retry: { bufferBytes: 0 } },
-    'hedge: retry.bufferBytes > 0: what is not kept cannot be sent twice, found 0',
+    { hedge: { delayMs: 9 }, timeouts: { headersMs: 9 } },
+    'hedge.delayMs: less than 9, which is timeouts.headersMs: on an open connection the second send would never go out, found 9',
   ],
+  // Hedging.
+  [{ hedge: {}, retry: { bufferBytes: 0 } }, `hedge: retry.bufferBytes > 0, or no hedging: ${unhedged}, found 0`],
   [{ hedge: { delayMs: 9, percentile: 0.95 } }, `hedge.percentile: ${fixed} 0.95`],
   [{ hedge: { warmUp: 5, minDelayMs: 10, delayMs: 9 } }, `hedge.warmUp: ${fixed} 5`, `hedge.minDelayMs: ${fixed} 10`],
+  // What a breaker would never read.
+  [{ breaker: { consecutive: 3 } }, `breaker.consecutive: ${trips('"consecutive"')} 3`],
+  [{ breaker: { size: 30, trip: 'window' } }, `breaker.size: ${trips('"count"')} 30`],
+  [
+    { breaker: { trip: 'consecutive', threshold: 0.6, windowMs: 9, openMs: 7 } },
+    `breaker.threshold: ${trips('"count" or "window"')} 0.6`,
+    `breaker.windowMs: ${trips('"window"')} 9`,
+  ],
+  [{ breaker: { trip: 'count', minRequests: 9 } }, `breaker.minRequests: ${trips('"window"')} 9`],
   // A queue in front of nothing.
   [{ limits: { queue: {} } }, `limits.queue: something ${nothingFull}`],
   [{ limits: { queue: { size: 5 }, adaptive: false }, watchers: [] }, `limits.queue: something ${nothingFull}`],
@@ -142,6 +166,102 @@ describe('what cannot all be meant is refused', () => {
     expect(complaints({ backends, timeouts: { attemptMs: 5, totalMs: 0 } })).toEqual([])
   })
 
+  test('statistics that a pool is too small for, if they are said of it', () => {
+    const backends = [A, 'http://b', 'http://c']
+    const passive = (fields: object): object => ({ health: { passive: fields } })
+    const most = 'at most 3: fewer backends than minBackends are never judged, and there are 3, found'
+    const never = `false, or a minBackends of ${most}`
+    for (const [settings, line] of [
+      [passive({ failureShare: {} }), `health.passive.failureShare: ${never} 5`],
+      [passive({ failureShare: { minBackends: 4 } }), `health.passive.failureShare.minBackends: ${most} 4`],
+      [passive({ successRate: { minBackends: 4 } }), `health.passive.successRate.minBackends: ${most} 4`],
+    ] as const) {
+      expect(complaints({ backends, ...settings })).toEqual([line])
+      expect(complaints({ pools: { p: { backends, ...settings } } })).toEqual([`pools.p.${line}`])
+      // Said of all pools it is meant for the large ones; watchers may bring more backends.
+      expect(complaints({ ...settings, pools: { p: { backends } } })).toEqual([])
+      expect(complaints({ backends, ...settings, watchers: [{ name: 'w', start: verb }] })).toEqual([])
+      expect(complaints({ backends: [...backends, 'http://d', 'http://e'], ...settings })).toEqual([])
+    }
+    const pool = { backends, ...passive({ failureShare: { share: 0.5 } }) }
+    const all = passive({ failureShare: { minBackends: 9 } })
+    expect(complaints({ ...all, pools: { p: pool } })).toEqual([`pools.p.health.passive.failureShare: ${never} 9`])
+    for (const off of [{}, { passive: false }, { passive: { failureShare: false, successRate: false } }]) {
+      expect(complaints({ backends, health: off })).toEqual([])
+    }
+  })
+
+  test('watchers of one name within a pool, the built-in ones that are on included', () => {
+    const watcher = (name: string): object => ({ name, start: verb })
+    const builtIn: readonly (readonly [name: string, on: object, off: object])[] = [
+      ['probe', active({}), active(false as never)],
+      ['outlier', {}, { health: { passive: false } }],
+      ['breaker', { breaker: {} }, {}],
+      ['cooldown', {}, { health: { cooldown: false } }],
+      ['slow-start', {}, { health: { slowStart: false } }],
+      ['adaptive', adaptive({}), {}],
+      ['limit', { limits: { maxInflight: 1 } }, { limits: { queue: false } }],
+      ['limit', { limits: { queue: {} }, backends: [{ url: A, maxInflight: 1 }] }, {}],
+    ]
+    for (const [name, on, off] of builtIn) {
+      const line = `watchers[0].name: another name: "${name}" is the name of a built-in watcher that is on, found "${name}"`
+      const watchers = [watcher(name)]
+      expect(complaints({ backends: [A], ...on, watchers }), name).toEqual([line])
+      expect(complaints({ backends: [A], ...off, watchers }), name).toEqual([])
+      expect(complaints({ pools: { p: { backends: [A], ...on, watchers } } })).toEqual([`pools.p.${line}`])
+    }
+    const made = [
+      monitor(WHEN_GIVEN.health.active, probe),
+      outlier({ ...(DEFAULTS.health.passive as Exclude<typeof DEFAULTS.health.passive, false>), panic: true }),
+      circuitBreaker(),
+      cooldown({ rateLimitMs: 1, credentialMs: 1, maxMs: 1 }),
+      slowStart({ windowMs: 1, aggression: 1, minShare: 1 }),
+      adaptiveLimit(WHEN_GIVEN.limits.adaptive),
+      limit({ maxInflight: 1, queue: false }).watcher,
+    ]
+    expect(made.map(({ name }) => name)).toEqual([...new Set(builtIn.map(([name]) => name))])
+    const mine = [watcher('mine'), watcher('yours'), watcher('mine')]
+    const line = 'watchers[2].name: another name: "mine" is the name of watchers[0], found "mine"'
+    expect(complaints({ backends: [A], watchers: mine })).toEqual([line])
+    const q = { backends: [A] }
+    expect(complaints({ watchers: mine, pools: { p: q, q } })).toEqual([line])
+    expect(complaints({ watchers: [watcher('mine')], pools: { p: { ...q, watchers: [watcher('mine')] }, q } })).toEqual(
+      [],
+    )
+    // By what the pool ends up with.
+    expect(complaints({ watchers: [watcher('breaker')], pools: { p: { ...q, breaker: {} }, q } })).toHaveLength(1)
+    expect(
+      complaints({ backends: [A], watchers: [{ name: '' }, { name: 5, start: verb }, watcher('x')] }),
+    ).toHaveLength(3)
+  })
+
+  test('of a breaker made by hand as well, in the same words', () => {
+    const fields = { consecutive: 3, threshold: 0.6, size: 9, windowMs: 9, minRequests: 9, openMs: 9, trials: 9 }
+    const told = (options: BreakerOptions): readonly string[] => {
+      try {
+        circuitBreaker(options)
+        return []
+      } catch (error) {
+        const { issues = [] } = error as BalancerError
+        return issues.map(({ path, expected, found }) => `breaker.${path}: ${expected}, found ${found}`)
+      }
+    }
+    let refusals = 0
+    for (const trip of ['consecutive', 'count', 'window'] as const) {
+      for (const [field, value] of Object.entries(fields)) {
+        const breaker = { trip, [field]: value }
+        const lines = told(breaker)
+        expect(lines, inspect(breaker)).toEqual(complaints({ backends: [A], breaker }))
+        refusals += lines.length
+      }
+    }
+    expect(refusals).toBe(4 + 3 + 2)
+    expect(told({ size: 0 })).toEqual(['breaker.size: a whole number >= 1 and <= 10000, found 0'])
+    expect(told({ size: 9 })).toEqual([`breaker.size: ${trips('"count"')} 9`]) // by the default of trip
+    // A configuration may leave its words without a use; what it makes is complete, and no complaint.
+    expect(told({ ...BREAKER_DEFAULTS, trip: 'count', windowMs: 9 })).toEqual([])
+  })
+
   test('all of it at once, with what is wrong by itself', () => {
     const options = {
       backends: [{ url: A, timeouts: { attemptMs: 9 } }],
@@ -165,7 +285,7 @@ describe('what cannot all be meant is refused', () => {
     const q = { backends: [A] }
     expect(
       complaints({ hedge: {}, retry: { bufferBytes: 0 }, pools: { p: { ...q, retry: { bufferBytes: 1 } }, q } }),
-    ).toEqual(['hedge: retry.bufferBytes > 0: what is not kept cannot be sent twice, found 0'])
+    ).toEqual([`hedge: retry.bufferBytes > 0, or no hedging: ${unhedged}, found 0`])
     expect(complaints({ hedge: { delayMs: 9 }, pools: { p: { ...q, timeouts: { attemptMs: 5 } }, q } })).toEqual([
       `hedge.delayMs: less than 5, which is pools.p.timeouts.attemptMs: ${unsent}, found 9`,
     ])
@@ -209,7 +329,14 @@ describe('what only looks like it is accepted', () => {
     { limits: { queue: {} }, watchers: [{ name: 'w', start: verb }] }, // it may set limits
     { limits: { queue: {} }, backends: [A, { url: 'http://b', maxInflight: 1 }] },
     { limits: { adaptive: { initial: 4, min: 4, max: 4 } } },
+    { limits: { adaptive: { max: 5 } } }, // and that of where it starts
+    { limits: { adaptive: { min: 50 } } },
     { breaker: { openMs: 7, maxOpenMs: 7 } },
+    { breaker: { trip: 'count', size: 7, threshold: 0.1 } },
+    { breaker: { trip: 'window', windowMs: 7, minRequests: 7, threshold: 0.1 } },
+    { hedge: { delayMs: 40_000 } }, // of the other times only what is said
+    { timeouts: { totalMs: 5 } },
+    { hedge: { delayMs: 9 }, timeouts: { headersMs: 0, totalMs: 10 } },
   ]
 
   test.each(accepted)('%o', (settings) => {
@@ -223,6 +350,7 @@ describe('what only looks like it is accepted', () => {
       [{ hedge: {}, retry: { bufferBytes: 0 } }, { hedge: false }],
       [{ limits: { queue: {} } }, { limits: { queue: false } }],
       [{ breaker: { openMs: 9, maxOpenMs: 8 } }, { breaker: false }],
+      [{ breaker: { minRequests: 9 } }, { breaker: { trip: 'count' } }],
       [adaptive({ min: 9, max: 8 }), { limits: { adaptive: false } }],
       [active({ type: 'tcp', path: '/x' }), { health: { active: false } }],
       [active({ path: '/x', method: 'HEAD', match: 'x' }), active({ type: 'tcp' })],

@@ -49,10 +49,12 @@ describe('defaults', () => {
 
   test('obey their own schema', () => {
     // As unknown: what has no default is spelled out as undefined.
-    const asOptions = (settings: unknown): BalancerOptions => ({ backends: [A], ...(settings as BalancerOptions) })
+    const backends = [A, 'http://b', 'http://c', 'http://d', 'http://e'] // enough to be compared
+    const asOptions = (settings: unknown): BalancerOptions => ({ backends, ...(settings as BalancerOptions) })
     expect(settingsOf(asOptions(DEFAULTS))).toEqual(DEFAULTS)
     const limits = { ...WHEN_GIVEN.limits, maxInflight: 1 } // something that can be full
-    expect(settingsOf(asOptions({ ...WHEN_GIVEN, limits }))).toMatchObject(WHEN_GIVEN)
+    const { consecutive, size, ...read } = WHEN_GIVEN.breaker // what its trip rule reads
+    expect(settingsOf(asOptions({ ...WHEN_GIVEN, limits, breaker: read }))).toMatchObject(WHEN_GIVEN)
     const { health, hedge, breaker } = settingsOf(asOptions({ health: { active: {} }, hedge: {}, breaker: {} }))
     expect([health.active, hedge, breaker]).toEqual([WHEN_GIVEN.health.active, WHEN_GIVEN.hedge, WHEN_GIVEN.breaker])
   })
@@ -80,7 +82,11 @@ describe('defaults', () => {
       retry: { status: [500] },
       origins: [A],
       undici: { tls: {} },
-      health: { active: { headers: { a: 'b' } }, passive: { failureShare: {} }, cooldown: { maxMs: 1 } },
+      health: {
+        active: { headers: { a: 'b' } },
+        passive: { failureShare: { minBackends: 1 } },
+        cooldown: { maxMs: 1 },
+      },
       classes: { timeout: { retry: 'never' } },
       hedge: {},
       breaker: { openMs: 1 },
@@ -149,17 +155,18 @@ describe('a pool', () => {
       ['health.slowStart', { windowMs: 7 }, { minShare: 0.8 }],
       ['health.cooldown', { rateLimitMs: 7 }, { maxMs: 8 }],
       ['hedge', { maxShare: 0.7 }, { warmUp: 8 }],
-      ['breaker', { trials: 7 }, { size: 8 }],
+      ['breaker', { trials: 7 }, { minRequests: 8 }],
       ['limits.queue', { size: 7 }, { overloadMs: 8 }],
       ['limits.adaptive', { min: 7 }, { max: 80 }],
     ]
+    const backends = [{ url: A, maxInflight: 1 }, 'http://b', 'http://c', 'http://d', 'http://e']
     for (const [path, field, other] of sections) {
       const keys = path.split('.')
       const nest = (value: unknown): object => nested(path, value)
       const at = (value: unknown): unknown =>
         keys.reduce((inner, key) => (inner as Record<string, unknown>)[key], value)
       const both = (balancer: unknown, pool: unknown): unknown => {
-        const own = { backends: [{ url: A, maxInflight: 1 }], ...nest(pool) }
+        const own = { backends, ...nest(pool) }
         const options = { ...nest(balancer), pools: { p: own } } as unknown as BalancerOptions
         return at(resolve(options).pools[0]!.settings)
       }
@@ -174,6 +181,20 @@ describe('a pool', () => {
       expect(both(field, other), path).toEqual({ ...start, ...field, ...other })
       expect(both(other, { ...other, ...field }), path).toEqual({ ...start, ...field, ...other })
     }
+  })
+
+  test('starts its adaptive limit within the bounds that are said', () => {
+    const initial = (...layers: readonly [balancer: object, pool: object]): unknown => {
+      const [balancer, pool] = layers.map((adaptive) => ({ limits: { adaptive } }))
+      const { adaptive } = resolve({ ...balancer, pools: { p: { backends: [A], ...pool } } }).pools[0]!.settings.limits
+      return adaptive === false ? 'off' : adaptive.initial
+    }
+    expect(initial({}, {})).toBe(20)
+    expect(initial({}, { max: 5 })).toBe(5)
+    expect(initial({ min: 50 }, {})).toBe(50)
+    expect(initial({ max: 5 }, { max: 30, min: 25 })).toBe(25)
+    expect(initial({ max: 5 }, { initial: 4 })).toBe(4)
+    expectFrozen(resolve({ backends: [A], limits: { adaptive: { max: 5 } } }).pools)
   })
 
   test('takes headers of checks, and changes to classes, as a whole', () => {
@@ -209,7 +230,9 @@ describe('a pool', () => {
     expect(issues({ retry: { baseMs: 9_000 }, pools: { p: { backends: [A], retry: { maxMs: 9_000 } } } })).toEqual([])
     const total = { p: { backends: [A], timeouts: { totalMs: 5 } }, q: { backends: [A], timeouts: { totalMs: 50 } } }
     expect(issues({ timeouts: { attemptMs: 10 }, pools: total })).toEqual([
-      expect.stringMatching(/^timeouts\.attemptMs: at most 5, which is pools\.p\.timeouts\.totalMs: a contradiction/),
+      expect.stringMatching(
+        /^timeouts\.attemptMs: at most 5, which is pools\.p\.timeouts\.totalMs: no attempt outlasts its call$/,
+      ),
     ])
     const off = { p: { backends: [A], health: { passive: false as const } } }
     expect(issues({ health: { passive: { baseMs: 400_000 } }, pools: off })).toEqual([])

@@ -53,7 +53,7 @@ describe('the error', () => {
       '  colour: expected one of name, backends, pools, origins, route, clock, random, strategy, health, classify, classes, retry, hedge, breaker, limits, timeouts, undici, transport, policies, watchers, sinks, found an unknown key',
       '  pools: expected either backends or pools, found both',
       '  pools.p.retry.atempts: expected attempts, found an unknown key',
-      '  pools.p.timeouts.attemptMs: expected at most 8, which is pools.p.timeouts.totalMs: a contradiction, no attempt outlasts its call, found 9',
+      '  pools.p.timeouts.attemptMs: expected at most 8, which is pools.p.timeouts.totalMs: no attempt outlasts its call, found 9',
       '  pools.p.backends: expected an array of backends, found undefined',
       '  name: expected a string that is not empty, found ""',
     ])

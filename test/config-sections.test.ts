@@ -5,14 +5,18 @@ import { CLASSES } from '../src/core/outcome.ts'
 import { A, complaints, leaves, nested, resolve, setting, verb } from './config-rows.ts'
 
 const MOST = 2 ** 31 - 1
+/** A tenth more is still a delay. */
+const MOST_SHIFTED = 1_952_257_860
 const share = 'a number from 0 to 1'
 const someShare = 'a number > 0 and <= 1'
 const partShare = 'a number > 0 and < 1'
 const span = `a number > 0 and <= ${MOST}`
 const time = `ms >= 0 and <= ${MOST}`
+const shiftedSpan = `a number > 0 and <= ${MOST_SHIFTED}`
+const shiftedTime = `ms >= 0 and <= ${MOST_SHIFTED}`
 const least0 = 'a whole number >= 0'
 const least1 = 'a whole number >= 1'
-const section = 'an object, or false'
+const section = 'an object ({} = the defaults), or false'
 
 /** A setting, a value it does not take, and what is said about it, word for word. */
 const rows: readonly (readonly [path: string, value: unknown, expected: string, found: string])[] = [
@@ -24,8 +28,9 @@ const rows: readonly (readonly [path: string, value: unknown, expected: string, 
   ['health.active.method', 'get', 'a method in capitals, such as GET', '"get"'],
   ['health.active.method', 'CONNECT', 'a method in capitals, such as GET', '"CONNECT"'],
   ['health.active.headers', 'x: y', 'an object of header names and values', 'a string of 4 characters'],
-  ['health.active.match', '', '1 to 1024 characters', '""'],
-  ['health.active.match', 'x'.repeat(1025), '1 to 1024 characters', `"${'x'.repeat(60)}…"`],
+  ['health.active.match', '', '1 to 1024 bytes of UTF-8', '""'],
+  ['health.active.match', 'x'.repeat(1025), '1 to 1024 bytes of UTF-8', `"${'x'.repeat(60)}…"`],
+  ['health.active.match', 'é'.repeat(513), '1 to 1024 bytes of UTF-8', `"${'é'.repeat(60)}…"`],
   ['health.active.service', 7, 'a string', '7'],
   ['health.active.status', '2xx', "statuses like '200', '200-399' or '200,204'", '"2xx"'],
   ['health.active.intervalMs', 0, span, '0'],
@@ -49,8 +54,9 @@ const rows: readonly (readonly [path: string, value: unknown, expected: string, 
   ['health.passive.failureShare.minBackends', 0, least1, '0'],
   ['health.passive.failureShare.minRequests', -1, least1, '-1'],
   ['health.passive.intervalMs', 0, span, '0'],
-  ['health.passive.baseMs', 0, 'a number > 0', '0'],
-  ['health.passive.maxMs', -1, 'a number > 0', '-1'],
+  ['health.passive.baseMs', 0, shiftedSpan, '0'],
+  ['health.passive.maxMs', -1, shiftedSpan, '-1'],
+  ['health.passive.maxMs', MOST_SHIFTED + 1, shiftedSpan, '1952257861'],
   ['health.passive.maxShare', 0, someShare, '0'],
   ['health.passive.jitter', -0.1, share, '-0.1'],
   ['health.passive.dryRun', 1, 'true or false', '1'],
@@ -60,9 +66,9 @@ const rows: readonly (readonly [path: string, value: unknown, expected: string, 
   ['health.slowStart.aggression', 0, 'a number > 0', '0'],
   ['health.slowStart.minShare', 0, someShare, '0'],
   ['health.cooldown', true, section, 'true'],
-  ['health.cooldown.rateLimitMs', -1, time, '-1'],
-  ['health.cooldown.credentialMs', -1, time, '-1'],
-  ['health.cooldown.maxMs', Number.NaN, time, 'NaN'],
+  ['health.cooldown.rateLimitMs', -1, shiftedTime, '-1'],
+  ['health.cooldown.credentialMs', MOST_SHIFTED + 1, shiftedTime, '1952257861'],
+  ['health.cooldown.maxMs', Number.NaN, shiftedTime, 'NaN'],
   ['classify', {}, 'a function', 'an object'],
   ['classes', false, 'an object', 'false'],
   ['classes.time-out', {}, 'timeout', 'an unknown key'],
@@ -109,8 +115,8 @@ const rows: readonly (readonly [path: string, value: unknown, expected: string, 
   ['timeouts.firstByteMs', -1, time, '-1'],
   ['timeouts.leaseMs', 2 ** 31, time, '2147483648'],
 ]
-/** So that a queue has something to wait for. */
-const backends = [{ url: A, maxInflight: 1 }]
+/** So that a queue has something to wait for, and statistics enough to compare. */
+const backends = [{ url: A, maxInflight: 1 }, 'http://b', 'http://c', 'http://d', 'http://e']
 
 test.each(rows)('%s does not take %o', (path, value, expected, found) => {
   expect(complaints({ backends, ...nested(path, value) })).toEqual([`${path}: ${expected}, found ${found}`])
@@ -154,6 +160,11 @@ test('backends have times of their own', () => {
   ])
 })
 
+test('even a time that is shifted by a tenth is one that timers take', () => {
+  expect(MOST_SHIFTED * 1.1).toBeLessThanOrEqual(MOST)
+  expect((MOST_SHIFTED + 1) * 1.1).toBeGreaterThan(MOST)
+})
+
 test('headers of checks are secrets like those of backends', () => {
   const canary = 'C4N4RY'
   for (const headers of [canary, [canary], { a: `${canary}\n` }, { te: canary }, { 'x y': canary }]) {
@@ -166,16 +177,17 @@ test('headers of checks are secrets like those of backends', () => {
 test('every field is accepted at its bounds', () => {
   for (const settings of [
     { health: { active: { intervalMs: 0.5, fastIntervalMs: 0.5, idleIntervalMs: MOST, timeoutMs: MOST, jitter: 1 } } },
-    { health: { active: { method: 'OPTIONS', match: 'x'.repeat(1024), status: '100-599', rise: 1, fall: 1 } } },
+    { health: { active: { method: 'OPTIONS', match: 'é'.repeat(512), status: '100-599', rise: 1, fall: 1 } } },
     { health: { active: { type: 'tcp' }, slowStart: { minShare: 1, aggression: 0.1 } } },
     { health: { cooldown: { rateLimitMs: 0, credentialMs: 0, maxMs: 0 }, passive: { failureShare: { share: 1 } } } },
+    { health: { cooldown: { maxMs: MOST_SHIFTED }, passive: { baseMs: MOST_SHIFTED, maxMs: MOST_SHIFTED } } },
     { health: { passive: { successRate: { minBackends: 2 }, consecutiveGateway: 1, consecutiveLocal: 1 } } },
-    { hedge: { delayMs: 0 }, breaker: { threshold: 0.01, size: 10_000, jitter: 0 } },
+    { hedge: { delayMs: 0 }, breaker: { trip: 'count', threshold: 0.01, size: 10_000, jitter: 0 } },
     { hedge: { percentile: 0.999, minDelayMs: 0, maxShare: 1 }, retry: { waitMs: 0, sameBaseMs: 0, jitter: 'none' } },
     { classes: { timeout: {}, 'rate-limited': { cool: 'none' } }, classify: verb },
     { clock: { now: verb, after: verb, wall: verb } },
   ]) {
-    resolve(setting(settings))
+    resolve({ backends, ...settings })
   }
   expect(complaints(setting({ clock: { now: verb, after: verb, wall: 1 } }))).toEqual([
     'clock.wall: a function, found 1',

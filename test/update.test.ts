@@ -294,7 +294,7 @@ test(`an update every 100 ms for ${SECONDS} s at 64 in flight: nothing fails, no
   console.log(`updates under load: ${told(story)}`)
   expect(story.failed).toEqual([])
   expect(story).toMatchObject({ strays: 0, lost: 0, inflight: 0 })
-  expect(story.requests).toBeGreaterThan(1_000)
+  expect(story.requests).toBeGreaterThan(100)
   for (const kind of ['added', 'removed', 'moved', 'reweighed', 'kept'] as const) {
     expect(story[kind], kind).toBeGreaterThan(0)
   }

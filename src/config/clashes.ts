@@ -2,9 +2,9 @@
  * Settings that cannot all be meant, judged as one pool ends up with them: its own words, the balancer's, the defaults. A
  * field that is wrong by itself contradicts nothing.
  */
-import { DEFAULTS, WHEN_GIVEN } from './defaults.ts'
-import { wordsText } from './fields.ts'
-import { type Finding, type Path, pathText, valueAt } from './issues.ts'
+import { type Finding, foundText, type Path, pathText, valueAt } from './issues.ts'
+import { isAbove, isOn, type Said, type Say, sayOf, whose } from './say.ts'
+import { unread } from './unread.ts'
 
 /** Pairs of which the first must not be above the second. */
 const ORDERED: readonly (readonly [small: string, large: string])[] = [
@@ -19,62 +19,48 @@ const ORDERED: readonly (readonly [small: string, large: string])[] = [
   ['limits.adaptive.initial', 'limits.adaptive.max'],
 ]
 /** Their defaults give way to what is said of the other one of the pair. */
-const YIELDING = ['health.active.fastIntervalMs', 'retry.sameBaseMs']
+const YIELDING = ['health.active.fastIntervalMs', 'retry.sameBaseMs', 'limits.adaptive.initial']
 
-/** The types of check that take a field. */
-const CHECK_FIELDS: Readonly<Record<string, readonly string[]>> = {
-  path: ['http'],
-  method: ['http'],
-  headers: ['http', 'grpc'],
-  match: ['http'],
-  service: ['grpc'],
-  status: ['http'],
+/** Names of the built-in watchers, and what turns each of them on. */
+const WATCHERS: Readonly<Record<string, readonly string[]>> = {
+  probe: ['health.active'],
+  outlier: ['health.passive'],
+  breaker: ['breaker'],
+  cooldown: ['health.cooldown'],
+  'slow-start': ['health.slowStart'],
+  adaptive: ['limits.adaptive'],
+  limit: ['limits.maxInflight', 'limits.queue'],
 }
 
-interface Said {
-  /** Undefined if it is wrong by itself, or within a section that is off. */
-  readonly value: unknown
-  /** Where it is said; undefined for a default. */
-  readonly path: Path | undefined
-  /** 0 is the closest: a pool's own word, or the balancer's if it has no named pools. */
-  readonly level: number
+/** One pool of the options, for the rules that look at more than settings. */
+interface Place {
+  readonly path: Path
+  /** Undefined if they are wrong by themselves. */
+  readonly backends: readonly unknown[] | undefined
+  readonly bad: (path: Path) => boolean
 }
 
-/** What a pool ends up with: a setting as in 'retry.budget.share'. */
-type Say = (setting: string) => Said
-
-/** `place` is where the pool stands; `bad` knows what is already found wrong. */
-export function clashes(options: unknown, place: Path, bad: (path: Path) => boolean): readonly Finding[] {
-  const levels = place.length === 0 ? [place] : [place, []]
-  const look = (keys: Path): Said => {
-    for (const [level, start] of levels.entries()) {
-      const path = [...start, ...keys]
-      const wrong = bad(path)
-      const value = wrong ? undefined : valueAt(options, path)
-      if (wrong || value !== undefined) return { value, path, level }
-    }
-    return { value: valueAt(DEFAULTS, keys) ?? valueAt(WHEN_GIVEN, keys), path: undefined, level: Infinity }
-  }
-  const say: Say = (setting) => {
-    const keys = setting.split('.')
-    const off = keys.some((_, depth) => depth > 0 && look(keys.slice(0, depth)).value === false)
-    return off ? { value: undefined, path: undefined, level: Infinity } : look(keys)
-  }
-  const backends = bad([...place, 'backends']) ? undefined : valueAt(options, [...place, 'backends'])
+/** `path` is where the pool stands; `bad` knows what is already found wrong. */
+export function clashes(options: unknown, path: Path, bad: (path: Path) => boolean): readonly Finding[] {
+  const say = sayOf(options, path, bad)
+  const backends = bad([...path, 'backends']) ? undefined : valueAt(options, [...path, 'backends'])
+  const place: Place = { path, backends: Array.isArray(backends) ? backends : undefined, bad }
   return [
     ...ORDERED.flatMap(([small, large]) => disorder(small, large, say)),
-    ...overlong(place, backends, bad, say),
-    ...misfits(say),
+    ...overlong(place, say),
     ...hedging(say),
-    ...queueing(place, backends, say),
+    ...queueing(place, say),
+    ...tooFew(place, say),
+    ...namesakes(place, say),
+    ...unread(say),
   ]
 }
 
 function disorder(small: string, large: string, say: Say): readonly Finding[] {
   const low = say(small)
   const high = say(large)
-  const yields = low.path === undefined && YIELDING.includes(small)
-  if (yields || !isAbove(low, high)) return []
+  const yields = (said: Said, setting: string): boolean => said.path === undefined && YIELDING.includes(setting)
+  if (yields(low, small) || yields(high, large) || !isAbove(low, high)) return []
   if (high.path !== undefined) {
     return [{ path: high.path, expected: `at least ${low.value}, which is ${whose(low, small)}` }]
   }
@@ -82,17 +68,18 @@ function disorder(small: string, large: string, say: Say): readonly Finding[] {
 }
 
 /** Times that would never be reached, since the call is over before. */
-function overlong(place: Path, backends: unknown, bad: (path: Path) => boolean, say: Say): readonly Finding[] {
+function overlong({ path: place, backends = [], bad }: Place, say: Say): readonly Finding[] {
   const total = say('timeouts.totalMs')
   if (total.value === 0) return []
-  const own = (Array.isArray(backends) ? backends : []).map((backend: unknown, index): Said => {
+  const own = backends.map((backend, index): Said => {
     const path = [...place, 'backends', index, 'timeouts', 'attemptMs']
     return { value: bad(path) ? undefined : valueAt(backend, ['timeouts', 'attemptMs']), path, level: 0 }
   })
   const late = (said: Said, reason: string): readonly Finding[] => {
     if (said.path === undefined || !isAbove(said, total)) return []
-    const most = `at most ${total.value}, which is ${whose(total, 'timeouts.totalMs')}`
-    return [{ path: said.path, expected: `${most}: a contradiction, ${reason}` }]
+    return [
+      { path: said.path, expected: `at most ${total.value}, which is ${whose(total, 'timeouts.totalMs')}: ${reason}` },
+    ]
   }
   return [
     ...[say('timeouts.attemptMs'), ...own].flatMap((said) => late(said, 'no attempt outlasts its call')),
@@ -100,70 +87,82 @@ function overlong(place: Path, backends: unknown, bad: (path: Path) => boolean, 
   ]
 }
 
-/** What a check of this kind would never read. A pool's own word may leave words of the balancer without a use. */
-function misfits(say: Say): readonly Finding[] {
-  const type = say('health.active.type')
-  const probe = say('health.active.probe')
-  const match = say('health.active.match')
-  if (probe.value !== undefined) {
-    return ['type', ...Object.keys(CHECK_FIELDS)]
-      .map((field) => say(`health.active.${field}`))
-      .flatMap((said) => unused(said, probe, 'health.active.probe is the whole check'))
-  }
-  const unread = Object.entries(CHECK_FIELDS).flatMap(([field, types]) => {
-    if (type.value === undefined || types.includes(String(type.value))) return []
-    return unused(say(`health.active.${field}`), type, `only a check of type ${wordsText(types)} takes it`)
-  })
-  const bodiless = type.value === 'http' && say('health.active.method').value === 'HEAD' && match.value !== undefined
-  return bodiless ? [...unread, { path: match.path!, expected: 'nothing, since answers to HEAD have no body' }] : unread
-}
+/** What ends the wait for a second send, and what that means. */
+const HEDGE_ENDS: readonly (readonly [setting: string, reason: string])[] = [
+  ['timeouts.headersMs', 'on an open connection the second send would never go out'],
+  ['timeouts.attemptMs', 'the second send would never go out'],
+  ['timeouts.totalMs', 'the second send would never go out'],
+]
 
 function hedging(say: Say): readonly Finding[] {
-  const { value, path } = say('hedge')
-  if (value === undefined || value === false) return []
+  const hedge = say('hedge')
+  if (!isOn(hedge)) return []
   const delay = say('hedge.delayMs')
   const wait = delay.value === undefined ? say('hedge.minDelayMs') : delay
-  const never = ['timeouts.attemptMs', 'timeouts.totalMs'].map(say).flatMap((end): readonly Finding[] => {
+  const never = HEDGE_ENDS.flatMap(([setting, reason]): readonly Finding[] => {
+    const end = say(setting)
     const off = wait.path === undefined || end.path === undefined || end.value === 0
     if (off || !(isAbove(wait, end) || wait.value === end.value)) return []
-    const expected = `less than ${end.value}, which is ${pathText(end.path)}: the second send would never go out`
-    return [{ path: wait.path, expected }]
+    return [{ path: wait.path, expected: `less than ${end.value}, which is ${pathText(end.path)}: ${reason}` }]
   })
-  const beside = ['hedge.percentile', 'hedge.minDelayMs', 'hedge.warmUp'].map(say)
   const buffer = say('retry.bufferBytes')
-  const expected = `${pathText(buffer.path ?? [])} > 0: what is not kept cannot be sent twice`
-  return [
-    ...(buffer.value === 0 ? [{ path: path!, expected, found: '0' }] : []),
-    ...never,
-    ...beside.flatMap((said) => unused(said, delay, 'hedge.delayMs says how long to wait')),
-  ]
+  if (buffer.value !== 0) return never
+  const why = 'with 0 streamed bodies are not kept, so their requests could never be sent twice'
+  const still = 'those without a body, or with a string or bytes, still could'
+  const expected = `${pathText(buffer.path!)} > 0, or no hedging: ${why} (${still})`
+  return [{ path: hedge.path!, expected, found: '0' }, ...never]
 }
 
 /** A queue needs something that can be full. Watchers may set limits of their own. */
-function queueing(place: Path, backends: unknown, say: Say): readonly Finding[] {
-  const { value, path } = say('limits.queue')
-  if (value === undefined || value === false || !Array.isArray(backends)) return []
+function queueing({ path: place, backends }: Place, say: Say): readonly Finding[] {
+  const queue = say('limits.queue')
+  if (!isOn(queue) || backends === undefined) return []
   const limited = ['limits.maxInflight', 'limits.adaptive', 'watchers'].map(say).some((said) => {
     const off = said.value === false || (Array.isArray(said.value) && said.value.length === 0)
     return said.path !== undefined && !off
   })
-  if (limited || backends.some((backend: unknown) => valueAt(backend, ['maxInflight']) !== undefined)) return []
+  if (limited || backends.some((backend) => valueAt(backend, ['maxInflight']) !== undefined)) return []
   const where = place.length === 0 ? '' : ` in ${pathText(place)}`
   const expected = `something${where} that can be full: limits.maxInflight, limits.adaptive or a backend's maxInflight`
-  return [{ path: path!, expected, found: 'nothing of the kind' }]
+  return [{ path: queue.path!, expected, found: 'nothing of the kind' }]
 }
 
-/** It is said as close by as what makes it useless, or closer. An empty text says nothing. */
-function unused(said: Said, cause: Said, reason: string): readonly Finding[] {
-  const silent = said.value === undefined || said.value === '' || cause.value === undefined
-  if (said.path === undefined || silent) return []
-  return said.level <= cause.level ? [{ path: said.path, expected: `nothing, since ${reason}` }] : []
+/**
+ * Statistics that would never act. Only what is said of this very pool: what is said of all of them is meant for the large ones.
+ * Watchers may bring backends.
+ */
+function tooFew({ backends }: Place, say: Say): readonly Finding[] {
+  const watchers = say('watchers').value
+  if (backends === undefined || !Array.isArray(watchers) || watchers.length > 0) return []
+  return ['health.passive.successRate', 'health.passive.failureShare'].flatMap((setting) => {
+    const section = say(setting)
+    const least = say(`${setting}.minBackends`)
+    // The success rate is on by default, whatever the size: it is a mistake only if its minBackends is said here.
+    if (least.level > 0 && setting.endsWith('successRate')) return []
+    if (section.level > 0 || !isAbove(least, { ...section, value: backends.length })) return []
+    const there = `there ${backends.length === 1 ? 'is' : 'are'} ${backends.length}`
+    const most = `at most ${backends.length}: fewer backends than minBackends are never judged, and ${there}`
+    if (least.level === 0) return [{ path: least.path!, expected: most }]
+    return [{ path: section.path!, expected: `false, or a minBackends of ${most}`, found: String(least.value) }]
+  })
 }
 
-function isAbove(a: Said, b: Said): boolean {
-  return typeof a.value === 'number' && typeof b.value === 'number' && a.value > b.value
-}
-
-function whose({ path }: Said, setting: string): string {
-  return path === undefined ? `the default of ${setting.split('.').at(-1)}` : pathText(path)
+/** Their names are how watchers are told apart in reasons and warnings. */
+function namesakes({ bad }: Place, say: Say): readonly Finding[] {
+  const { value, path } = say('watchers')
+  if (!Array.isArray(value) || path === undefined) return []
+  const taken = new Map<unknown, string>()
+  for (const [name, settings] of Object.entries(WATCHERS)) {
+    if (settings.some((setting) => isOn(say(setting)))) taken.set(name, 'a built-in watcher that is on')
+  }
+  return value.flatMap((watcher: unknown, index): readonly Finding[] => {
+    const own = [...path, index, 'name']
+    const name = bad(own) ? undefined : valueAt(watcher, ['name'])
+    if (name === undefined) return []
+    const other = taken.get(name)
+    const expected = `another name: ${foundText(name, own)} is the name of ${other}`
+    if (other !== undefined) return [{ path: own, expected }]
+    taken.set(name, pathText([...path, index]))
+    return []
+  })
 }

@@ -289,7 +289,7 @@ export const WHEN_GIVEN_ROWS: readonly (readonly [section: string, rows: readonl
     'limits.adaptive',
     [
       row('limits.adaptive.algorithm', 'name', 'gradient2, aimd or vegas.', 'Follows latency alone.'),
-      row('limits.adaptive.initial', 'requests', 'Where it starts.', 'Netflix.'),
+      row('limits.adaptive.initial', 'requests', 'Where it starts; the default keeps within min and max.', 'Netflix.'),
       row('limits.adaptive.min', 'requests', 'Never below.', 'Somebody must measure.'),
       row('limits.adaptive.max', 'requests', 'Never above.', 'Netflix.'),
     ],

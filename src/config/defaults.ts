@@ -147,6 +147,15 @@ export const DEFAULTS: ResolvedSettings = deepFrozen({
   sinks: [], // nothing of yours
 })
 
+/** A default gives way to the bounds that are said around it. */
+export function fitted(settings: ResolvedSettings): ResolvedSettings {
+  const { limits } = settings
+  if (limits.adaptive === false) return settings
+  const { initial, min, max } = limits.adaptive
+  const adaptive = Object.freeze({ ...limits.adaptive, initial: Math.max(min, Math.min(max, initial)) })
+  return Object.freeze({ ...settings, limits: Object.freeze({ ...limits, adaptive }) })
+}
+
 function deepFrozen<T>(value: T): T {
   if (typeof value !== 'object' || value === null) return value
   for (const inner of Object.values(value)) deepFrozen(inner)

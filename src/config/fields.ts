@@ -32,6 +32,11 @@ export function isMethod(value: string): boolean {
   return /^[A-Z]{1,32}$/.test(value) && value !== 'CONNECT'
 }
 
+/** A text to look for in as much of a body as is read of it, bytes. */
+export function isMatch(value: string): boolean {
+  return value !== '' && new TextEncoder().encode(value).length <= 1024
+}
+
 export function urlComplaint(value: string): Complaint | undefined {
   const parsed = URL.parse(value)
   if (parsed === null || !/^https?:$/.test(parsed.protocol)) return { expected: URL_TEXT }

@@ -7,7 +7,7 @@ import type { Classify, Clock, Policy, Probe, Random, Sink, Strategy, Transport,
 import { BalancerError } from '../core/errors.ts'
 import type { BalancerOptions, PoolSettings, ResolvedOptions } from '../core/options.ts'
 import { CLASSES, type OutcomeClass } from '../core/outcome.ts'
-import { DEFAULT_NAME, DEFAULT_POOL, DEFAULTS, WHEN_GIVEN } from './defaults.ts'
+import { DEFAULT_NAME, DEFAULT_POOL, DEFAULTS, fitted, WHEN_GIVEN } from './defaults.ts'
 import * as fields from './fields.ts'
 import { configError, type Finding, isPlain, nearest, type Path } from './issues.ts'
 import { merge } from './merge.ts'
@@ -62,7 +62,7 @@ function optional<Fields extends Known>(fields: Fields): { [Key in keyof Fields]
 
 /** A section that `false` switches off. */
 function section<Fields extends Known>(fields: Fields) {
-  return z.union([z.literal(false), shape(fields)], 'an object, or false')
+  return z.union([z.literal(false), shape(fields)], 'an object ({} = the defaults), or false')
 }
 
 /** A record of the user's own keys; its values are passed on as they are. */
@@ -120,6 +120,10 @@ function whole(least: number, most: number = Number.MAX_SAFE_INTEGER, why = '') 
   return number(expected, (value) => Number.isSafeInteger(value) && value >= least && value <= most)
 }
 
+function timeUpTo(most: number) {
+  return number(`ms >= 0 and <= ${most}`, (value) => value >= 0 && value <= most)
+}
+
 function text(expected: string, test: (value: string) => boolean) {
   return z.string(expected).refine(test, expected)
 }
@@ -131,9 +135,13 @@ function oneOf<const Word extends string>(words: readonly Word[]) {
 const share = number('a number from 0 to 1', (value) => value >= 0 && value <= 1)
 const someShare = number('a number > 0 and <= 1', (value) => value > 0 && value <= 1)
 const partShare = number('a number > 0 and < 1', (value) => value > 0 && value < 1)
-const time = number(`ms >= 0 and <= ${MAX_DELAY_MS}`, (value) => value >= 0 && value <= MAX_DELAY_MS)
+const time = timeUpTo(MAX_DELAY_MS)
 /** A time that cannot be switched off. */
 const span = above0(MAX_DELAY_MS)
+/** Times that end up to a tenth later, and are delays even then. */
+const MAX_SHIFTED_MS = Math.floor(MAX_DELAY_MS / 1.1)
+const shiftedSpan = above0(MAX_SHIFTED_MS)
+const shiftedTime = timeUpTo(MAX_SHIFTED_MS)
 const flag = z.boolean('true or false')
 const word = text('a string that is not empty', (value) => value !== '')
 const anything = (): undefined => undefined
@@ -181,8 +189,8 @@ const passive = section({
   successRate: section({ deviations: above0(), minBackends: whole(2), minRequests: whole(1) }),
   failureShare: section({ share: someShare, minBackends: whole(1), minRequests: whole(1) }),
   intervalMs: span,
-  baseMs: above0(),
-  maxMs: above0(),
+  baseMs: shiftedSpan,
+  maxMs: shiftedSpan,
   maxShare: someShare,
   jitter: share,
   dryRun: flag,
@@ -194,7 +202,7 @@ const active = section({
   path: text("a path that starts with '/'", fields.isPath),
   method: text('a method in capitals, such as GET', fields.isMethod),
   headers,
-  match: text('1 to 1024 characters', (value) => value.length > 0 && value.length <= 1024),
+  match: text('1 to 1024 bytes of UTF-8', fields.isMatch),
   service: z.string('a string'),
   status: text("statuses like '200', '200-399' or '200,204'", isStatusList),
   intervalMs: span,
@@ -212,7 +220,7 @@ const health = shape({
   passive,
   panicBelow: share,
   slowStart: section({ windowMs: span, aggression: above0(), minShare: someShare }),
-  cooldown: section({ rateLimitMs: time, credentialMs: time, maxMs: time }),
+  cooldown: section({ rateLimitMs: shiftedTime, credentialMs: shiftedTime, maxMs: shiftedTime }),
 })
 
 const rule = shape({
@@ -326,7 +334,7 @@ export function resolveOptions(options: unknown, builtins: Builtins): ResolvedOp
       Object.freeze({
         name: pool,
         endpoints,
-        settings: merge(DEFAULTS, [common, own] satisfies PoolSettings[], WHEN_GIVEN),
+        settings: fitted(merge(DEFAULTS, [common, own] satisfies PoolSettings[], WHEN_GIVEN)),
       }),
   )
   return Object.freeze({

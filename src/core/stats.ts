@@ -10,6 +10,8 @@ export interface BackendStats {
   /** Why it gets no traffic; empty when it does. */
   readonly reasons: readonly string[]
   readonly inflight: number
+  /** Most in flight at once as it stands: the least of `maxInflight` and what parts such as `limits.adaptive` say; undefined = none. */
+  readonly limit: number | undefined
   readonly requests: number
   readonly failures: number
   readonly classes: BackendTotals['classes']
@@ -54,6 +56,7 @@ export function statsOf(pool: Pool): PoolStats {
       state: record.reasons.size > 0 ? 'blocked' : record.weight > 0 ? 'up' : 'drained',
       reasons: record.describe(nowMs),
       inflight: record.inflight,
+      limit: record.limit === Infinity ? undefined : record.limit, // JSON has no Infinity
       requests: record.totals.requests,
       failures: record.totals.failures,
       classes: { ...record.totals.classes },

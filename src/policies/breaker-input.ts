@@ -84,7 +84,7 @@ export function settingsOf(options: BreakerOptions): BreakerSettings {
     const check = Object.hasOwn(OPTIONS, path) ? OPTIONS[path as keyof BreakerOptions] : UNKNOWN
     if (!check.fits(value)) issues.push({ path, expected: check.expected, found: foundText(value) })
   }
-  if (OPTIONS.trip.fits(settings.trip)) issues.push(...unread(options, settings, issues))
+  if (OPTIONS.trip.fits(settings.trip)) issues.push(...unread({ ...options }, settings, issues))
   if (issues.length > 0) throw refusal('circuitBreaker', issues)
   return settings
 }
