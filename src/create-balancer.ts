@@ -22,11 +22,21 @@ import { hold } from './policies/hold.ts'
 import { limit } from './policies/limit.ts'
 import { retry } from './policies/retry.ts'
 import { deadline, timeouts } from './policies/timeout.ts'
+import { edf } from './strategies/edf.ts'
+import { failover } from './strategies/failover.ts'
+import { jump } from './strategies/jump.ts'
 import { least } from './strategies/least.ts'
+import { maglev } from './strategies/maglev.ts'
+import { orca } from './strategies/orca.ts'
 import { p2c } from './strategies/p2c.ts'
 import { byInflight, byPeakEwma } from './strategies/prefer.ts'
 import { random, weightedRandom } from './strategies/random.ts'
+import { rendezvous } from './strategies/rendezvous.ts'
+import { ringHash } from './strategies/ring-hash.ts'
 import { roundRobin } from './strategies/round-robin.ts'
+import { smart } from './strategies/smart.ts'
+import { thompson } from './strategies/thompson.ts'
+import { weightedFailover } from './strategies/weighted-failover.ts'
 import { weightedRoundRobin } from './strategies/weighted-round-robin.ts'
 import { undici } from './transports/undici.ts'
 
@@ -38,6 +48,16 @@ const STRATEGIES: Readonly<Record<StrategyName, () => Strategy>> = {
   least: () => least(byInflight),
   p2c: () => p2c(byInflight),
   'peak-ewma': () => p2c(byPeakEwma),
+  edf: () => edf(),
+  orca: () => orca(),
+  'ring-hash': () => ringHash(),
+  maglev: () => maglev(),
+  rendezvous: () => rendezvous(),
+  jump: () => jump(),
+  failover: () => failover(p2c(byPeakEwma)),
+  'weighted-failover': () => weightedFailover(),
+  smart: () => smart(),
+  thompson: () => thompson(),
 }
 
 /** What `createBalancer` returns. */

@@ -168,7 +168,7 @@ test('all of it type-checks', async () => {
     (error: { readonly stdout: string }) => error,
   )
   expect(told.stdout).toBe('')
-})
+}, 120_000) // a compiler run of ten seconds, on a machine that does other things
 
 /** Everything it prints, if it ends well. */
 async function said(block: ChildProcess): Promise<string> {

@@ -5,6 +5,8 @@ import { describe, expect, test } from 'vitest'
 import type { PickResult } from '../bench/pick-child.ts'
 
 const CHILD = fileURLToPath(new URL('../bench/pick-child.ts', import.meta.url))
+const GARBAGE_CHILD = fileURLToPath(new URL('support/garbage-child.ts', import.meta.url))
+const HASH_CHILD = fileURLToPath(new URL('support/hash-child.ts', import.meta.url))
 const PICKS = 5_000_000
 
 /** Each strategy in a process of its own, with the real clock: nobody else's garbage is counted. */
@@ -24,6 +26,53 @@ describe(`${PICKS / 1e6} million picks`, () => {
       expect(await measure(strategy, 64, PICKS, weights)).toMatchObject({ strategy, picks: PICKS, gcs: 0 })
     })
   }
+
+  test.each([
+    'edf',
+    'edf with bias',
+    'orca',
+    'weighted random',
+    'weighted random in a restless pool',
+    'least',
+    'p2c by expected delay',
+    'p2c of three',
+    'failover',
+    'failover with keys',
+    'weighted failover',
+    'locality',
+    'zone weights',
+    'subset by rendezvous',
+    'subset by index',
+    'smart',
+  ])('by %s make no garbage: 0 collections', async (subject) => {
+    const args = ['--expose-gc', GARBAGE_CHILD, subject, String(PICKS)]
+    const { stdout } = await promisify(execFile)(process.execPath, args)
+    expect(JSON.parse(stdout)).toEqual({ subject, picks: PICKS, gcs: 0 })
+  })
+
+  test.each([
+    'ring-hash',
+    'ring-hash bounded',
+    'ring-hash like nginx',
+    'maglev',
+    'maglev bounded',
+    'rendezvous',
+    'rendezvous bounded',
+    'jump',
+    'jump bounded',
+  ])(
+    'by the keys of calls, %s, make no garbage: 0 collections',
+    async (subject) => {
+      const { stdout } = await promisify(execFile)(process.execPath, [
+        '--expose-gc',
+        HASH_CHILD,
+        subject,
+        String(PICKS),
+      ])
+      expect(JSON.parse(stdout)).toMatchObject({ subject, picks: PICKS, gcs: 0 })
+    },
+    180_000,
+  )
 
   test('by a strategy that does make garbage are caught', async () => {
     expect((await measure('garbage', 64, PICKS)).gcs).toBeGreaterThan(0)

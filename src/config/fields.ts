@@ -13,6 +13,16 @@ export const STRATEGY_NAMES: readonly StrategyName[] = [
   'weighted-round-robin',
   'random',
   'weighted-random',
+  'edf',
+  'orca',
+  'ring-hash',
+  'maglev',
+  'rendezvous',
+  'jump',
+  'failover',
+  'weighted-failover',
+  'smart',
+  'thompson',
 ]
 
 const URL_TEXT = 'an http: or https: URL, such as http://127.0.0.1:3000'

@@ -23,6 +23,16 @@ export type StrategyName =
   | 'least'
   | 'p2c'
   | 'peak-ewma'
+  | 'edf'
+  | 'orca'
+  | 'ring-hash'
+  | 'maglev'
+  | 'rendezvous'
+  | 'jump'
+  | 'failover'
+  | 'weighted-failover'
+  | 'smart'
+  | 'thompson'
 
 /** Ejects who succeeds far less often than the others (Envoy's success-rate outliers). */
 export interface SuccessRateOptions {

@@ -58,6 +58,7 @@ export class Pool implements PoolControl, Lender {
   #sinks: readonly Sink[] = []
   #running: ReadonlyMap<Watcher, Started> = new Map()
   #panic = false
+  #closed = false
   #stopWeigh: Stop | undefined
   #weighedMs = -Infinity
   inflight = 0
@@ -110,7 +111,7 @@ export class Pool implements PoolControl, Lender {
     try {
       const chooser = parts.strategy === old?.strategy ? this.#lentBy.chooser : parts.strategy.start(core)
       const change = diff(this.#records, endpoints)
-      const { eligible } = inUse(change.all, parts.panicBelow)
+      const { eligible } = inUse(change.all, parts.panicBelow, parts.strategy)
       chooser.build(Object.freeze({ all: change.all, eligible }))
       const handle = this.#compose(parts, core)
       const running = new Map<Watcher, Started>()
@@ -129,10 +130,13 @@ export class Pool implements PoolControl, Lender {
 
   /** Resolves when every watcher has looked at every backend once. */
   async ready(): Promise<void> {
-    await Promise.all([...this.#running.values()].map(({ ready }) => ready?.()))
+    const waitedFor = this.#running
+    await Promise.all([...waitedFor.values()].map(({ ready }) => ready?.()))
+    if (this.#running !== waitedFor) await this.ready() // an update has put others in their place
   }
 
   close(): void {
+    this.#closed = true
     for (const { stop } of this.#running.values()) stop()
     this.#running = new Map()
     this.#stopWeigh?.()
@@ -166,7 +170,7 @@ export class Pool implements PoolControl, Lender {
       }
     }
     this.#publish()
-    this.#host.emit('unblocked', record, reason)
+    if (!this.#closed) this.#host.emit('unblocked', record, reason) // then nobody is back
   }
 
   weigh(backend: Backend, by: string, factor: number): void {
@@ -402,7 +406,7 @@ export class Pool implements PoolControl, Lender {
     this.#stopWeigh?.()
     this.#stopWeigh = undefined
     this.#weighedMs = this.now()
-    const { eligible, panic } = inUse(all, this.#parts.panicBelow)
+    const { eligible, panic } = inUse(all, this.#parts.panicBelow, this.#parts.strategy)
     this.#panic = panic
     const members = Object.freeze({ all, eligible })
     this.#selection.set(members, this.#built(members))

@@ -2,6 +2,7 @@ import type { BackendRecord } from './backend.ts'
 import type { LiveCall } from './call.ts'
 import type { Backend, Call, Gate, Members, Picker, Random } from './contracts.ts'
 import { BalancerError } from './errors.ts'
+import { inUseByTiers, isAble, priorityOf, type TieredStrategy } from './tiers.ts'
 
 /** How often the picker is asked before the pool scans for itself (Finagle's effort for a distinct second pick). */
 const ASKS = 5
@@ -111,22 +112,20 @@ export function atLimit({ inflight, limit }: Backend): boolean {
 
 /**
  * Who may be picked: the healthy of the first tier that has any, or everybody in it without a hard reason if they are too few
- * (panic). With nobody healthy anywhere it is the first tier's turn to panic.
+ * (panic). With nobody healthy anywhere it is the first tier's turn to panic. A strategy of tiers gets all of them.
  */
 export function inUse(
-  all: readonly BackendRecord[],
+  all: readonly Backend[],
   panicBelow: number,
-): { eligible: readonly BackendRecord[]; panic: boolean } {
-  const able = all.filter((record) => record.weight > 0 && ![...record.reasons.values()].some(({ hard }) => hard))
-  const healthy = able.filter((record) => record.reasons.size === 0)
+  { overprovisioning }: TieredStrategy,
+): { eligible: readonly Backend[]; panic: boolean } {
+  if (overprovisioning !== undefined) return inUseByTiers(all, panicBelow, overprovisioning)
+  const able = all.filter(isAble)
+  const healthy = able.filter((backend) => backend.reasons.size === 0)
   const candidates = healthy.length > 0 ? healthy : able
   const first = Math.min(...candidates.map(priorityOf))
-  const tier = able.filter((record) => priorityOf(record) === first)
-  const well = tier.filter((record) => record.reasons.size === 0)
+  const tier = able.filter((backend) => priorityOf(backend) === first)
+  const well = tier.filter((backend) => backend.reasons.size === 0)
   const panic = tier.length > 0 && well.length / tier.length < panicBelow
   return { eligible: Object.freeze(panic ? tier : well), panic }
-}
-
-function priorityOf({ endpoint }: BackendRecord): number {
-  return endpoint.priority ?? 0
 }

@@ -1,8 +1,11 @@
 import type { Backend, Prefer, Strategy } from '../core/contracts.ts'
 
+/** Steps of a lot. */
+const STEPS = 1 << 30
+
 /**
- * The best of all by `prefer`, equals by lot: always the first would herd many processes. O(n): for pools of up to about 64 backends it is better than
- * p2c, since it never misses an idle one.
+ * The best of all by `prefer`, equals by lot in proportion to their weights: always the first would herd many processes, and an
+ * idle pool keeps to the weights. O(n): for pools of up to about 64 backends it is better than p2c, since it never misses an idle one.
  */
 export function least(prefer: Prefer): Strategy {
   return {
@@ -14,13 +17,16 @@ export function least(prefer: Prefer): Strategy {
         if (n === 0) return () => undefined
         return () => {
           let best: Backend = eligible[0]!
-          let equals = 1
+          let equals = best.weight
           for (let i = 1; i < n; i++) {
             const other = eligible[i]!
             if (prefer(best, other) === other) {
               best = other
-              equals = 1
-            } else if (prefer(other, best) === other && random(++equals) === 0) best = other // one of equals, by lot
+              equals = other.weight
+            } else if (prefer(other, best) === other) {
+              equals += other.weight
+              if (random(STEPS) * equals < other.weight * STEPS) best = other
+            }
           }
           return best
         }

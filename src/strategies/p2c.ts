@@ -1,19 +1,32 @@
 import type { Backend, Picker, Prefer, Random, Strategy } from '../core/contracts.ts'
+import { BalancerError } from '../core/errors.ts'
 import { drawByWeight, equalWeights } from './alias.ts'
+
+export interface P2cOptions {
+  /** How many candidates are compared, a whole number >= 2; default 2. Each one more helps less (Mitzenmacher). */
+  readonly choices?: number
+}
 
 /**
  * Power of two choices (Mitzenmacher): two distinct backends at random, the better one by `prefer`. Candidates are drawn by
  * weight; the second falls back to the neighbour of the first after a few equal draws. O(1), any number of backends.
  */
-export function p2c(prefer: Prefer): Strategy {
+export function p2c(prefer: Prefer, { choices = 2 }: P2cOptions = {}): Strategy {
+  if (!(Number.isInteger(choices) && choices >= 2)) {
+    throw new BalancerError('CONFIG', `p2c: choices: expected a whole number >= 2, got ${choices}`)
+  }
   return {
-    name: `p2c(${prefer.name})`,
-    start: ({ random }) => ({ build: ({ eligible }) => pickerOf(eligible, prefer, random) }),
+    name: choices === 2 ? `p2c(${prefer.name})` : `p2c(${prefer.name}, ${choices})`,
+    start: ({ random }) => ({
+      build({ eligible }) {
+        const list = [...eligible] // reading a frozen array is slower
+        return choices > 2 && list.length > 2 ? ofMany(list, prefer, random, choices) : ofTwo(list, prefer, random)
+      },
+    }),
   }
 }
 
-function pickerOf(eligible: readonly Backend[], prefer: Prefer, random: Random): Picker {
-  const list = [...eligible] // reading a frozen array is slower
+function ofTwo(list: readonly Backend[], prefer: Prefer, random: Random): Picker {
   const n = list.length
   if (n === 0) return () => undefined
   if (n === 1) return () => list[0]
@@ -31,6 +44,36 @@ function pickerOf(eligible: readonly Backend[], prefer: Prefer, random: Random):
     for (let tries = 0; a === b && tries < DRAWS; tries++) b = draw()
     if (a === b) b = a + 1 === n ? 0 : a + 1
     return prefer(list[a]!, list[b]!)
+  }
+}
+
+/** The winner so far against the next, which is distinct from all before it if the weights are equal, else from the winner. */
+function ofMany(list: readonly Backend[], prefer: Prefer, random: Random, choices: number): Picker {
+  const n = list.length
+  if (equalWeights(list)) {
+    const deck = Int32Array.from(list.keys())
+    const most = Math.min(choices, n)
+    return () => {
+      let best: Backend | undefined
+      for (let k = 0; k < most; k++) {
+        const at = k + random(n - k)
+        const drawn = deck[at]!
+        deck[at] = deck[k]!
+        deck[k] = drawn
+        best = best === undefined ? list[drawn]! : prefer(best, list[drawn]!)
+      }
+      return best
+    }
+  }
+  const draw = drawByWeight(list, random)
+  return () => {
+    let best = list[draw()]!
+    for (let k = 1; k < choices; k++) {
+      let next = list[draw()]!
+      for (let tries = 0; next === best && tries < DRAWS; tries++) next = list[draw()]!
+      if (next !== best) best = prefer(best, next)
+    }
+    return best
   }
 }
 

@@ -15,6 +15,12 @@ function loadOf(inflight: number): number {
 export const byInflight: Prefer = (a, b) => (b.inflight * a.weight < a.inflight * b.weight ? b : a)
 
 /**
+ * Fewer requests in flight per weight is better, its own included ('shortest expected delay' of IPVS): for weights that are speeds.
+ * Quicker than `byInflight` in a pool with little to do, since the light ones then get next to nothing; no better in a full one.
+ */
+export const byExpectedDelay: Prefer = (a, b) => ((b.inflight + 1) * a.weight < (a.inflight + 1) * b.weight ? b : a)
+
+/**
  * Lower decayed latency times (in flight + 1) per weight is better, compared as logarithms: the common decay factor cancels,
  * so no clock and no exp is needed. Who has never answered gets exactly one request to show what it is.
  */

@@ -1,0 +1,121 @@
+import type { Attempt, Backend, Random, Strategy } from '../core/contracts.ts'
+import { type Cost, costsOf } from './cost.ts'
+import { expected } from './expected.ts'
+
+export interface ThompsonOptions {
+  /** What a call costs, in any unit; default: nothing, which leaves the share of successes to decide. */
+  readonly cost?: Cost
+  /** What a success is worth, in the unit of `cost`, > 0; default: ten times the highest cost. More looks less at prices. */
+  readonly value?: number
+  /** What a millisecond of the latency is worth, in the unit of `cost`, >= 0; default 0. */
+  readonly latencyCost?: number
+  /** How much of what is known is left after one more result in the pool, in (0, 1]; default 0.99, a memory of 100 results. */
+  readonly discount?: number
+  /** Time constant by which it is forgotten as well, ms; default 300 000: for little traffic. */
+  readonly decayMs?: number
+}
+
+/** Resolution of a uniform draw. */
+const SCALE = 1 << 30
+/** What half an answer is worth. */
+const TRUNCATED = 0.5
+
+/**
+ * Discounted Thompson sampling: draws each backend's share of successes from what is known of it, and takes the highest of
+ * value times share less cost. Learns which one is worth its price, and notices when that changes: for backends that fail by degrees; for
+ * outages priorities and a breaker are better. Calls that must not be sent twice are no experiments: for them the mean decides.
+ * Weights are not looked at (0 apart). It allocates, and is O(n): for up to about 100 backends.
+ */
+export function thompson(options: ThompsonOptions = {}): Strategy {
+  const { cost = () => 0, value, latencyCost = 0, discount = 0.99, decayMs = 300_000 } = options
+  expected(value === undefined || (value > 0 && value < Infinity), 'thompson: value', 'a number > 0', value)
+  expected(latencyCost >= 0 && latencyCost < Infinity, 'thompson: latencyCost', 'a number >= 0', latencyCost)
+  expected(discount > 0 && discount <= 1, 'thompson: discount', 'a number above 0, at most 1', discount)
+  expected(decayMs > 0, 'thompson: decayMs', 'a number > 0', decayMs)
+  return {
+    name: 'thompson',
+    start({ random }) {
+      let results = 0
+      const arms = new WeakMap<Backend, Arm>()
+      const armOf = (backend: Backend): Arm => {
+        const arm = arms.get(backend) ?? { successes: 0, failures: 0, results, atMs: -Infinity }
+        arms.set(backend, arm)
+        return arm
+      }
+      const keptOf = (arm: Arm, nowMs: number): number =>
+        discount ** (results - arm.results) * Math.exp(-Math.max(0, nowMs - arm.atMs) / decayMs)
+      return {
+        build({ eligible }) {
+          if (eligible.length === 1) return () => eligible[0]
+          const known = eligible.map(armOf)
+          const costs = costsOf(eligible, cost, 'thompson')
+          const worth = value ?? (Math.max(0, ...costs) * 10 || 1)
+          return (call) => {
+            let best: Backend | undefined
+            let highest = -Infinity
+            let equals = 1
+            for (const [i, backend] of eligible.entries()) {
+              const arm = known[i]!
+              const kept = keptOf(arm, call.nowMs)
+              const a = 1 + kept * arm.successes
+              const b = 1 + kept * arm.failures
+              const share = call.idempotent ? beta(a, b, random) : a / (a + b)
+              const slow = latencyCost > 0 && backend.latency.known ? latencyCost * backend.latency.read(call.nowMs) : 0
+              const utility = worth * share - costs[i]! - slow
+              if (utility < highest || (utility === highest && random(++equals) > 0)) continue
+              if (utility > highest) equals = 1
+              best = backend
+              highest = utility
+            }
+            return best
+          }
+        },
+        settle({ backend, class: kind, rule, endMs }: Attempt): void {
+          if (rule === undefined || rule.health === 'none') return
+          const arm = armOf(backend)
+          const kept = keptOf(arm, endMs) * discount
+          const result = rule.health === 'success' ? 1 : kind === 'truncated' ? TRUNCATED : 0
+          results++
+          arm.successes = arm.successes * kept + result
+          arm.failures = arm.failures * kept + 1 - result
+          arm.results = results
+          arm.atMs = endMs
+        },
+      }
+    },
+  }
+}
+
+/** Successes and failures of one backend, faded to what they were worth after so many results of the pool, at `atMs`. */
+interface Arm {
+  successes: number
+  failures: number
+  results: number
+  atMs: number
+}
+
+function beta(a: number, b: number, random: Random): number {
+  const x = gamma(a, random)
+  return x / (x + gamma(b, random))
+}
+
+/** Marsaglia and Tsang's method, for shapes of at least 1. */
+function gamma(shape: number, random: Random): number {
+  const d = shape - 1 / 3
+  const c = 1 / Math.sqrt(9 * d)
+  for (;;) {
+    const x = normal(random)
+    const v = (1 + c * x) ** 3
+    if (v > 0 && Math.log(uniform(random)) < x * x * 0.5 + d - d * v + d * Math.log(v)) return d * v
+  }
+}
+
+/** Box and Muller's method. */
+function normal(random: Random): number {
+  return Math.sqrt(-2 * Math.log(uniform(random))) * Math.cos(2 * Math.PI * uniform(random))
+}
+
+/** In (0, 1). */
+function uniform(random: Random): number {
+  return (random(SCALE) + 0.5) / SCALE
+}
