@@ -57,7 +57,7 @@ const CONFIG_VALUES: Readonly<Record<string, readonly string[]>> = {
   'core/body.ts': ['UNREAD_BYTES'],
   'core/clock.ts': ['MAX_DELAY_MS'],
   'core/outcome.ts': ['CLASSES'],
-  'core/options.ts': ['BREAKER_DEFAULTS', 'CONNECTION_DEFAULTS'],
+  'core/options.ts': ['BREAKER_DEFAULTS', 'BREAKER_FIELDS', 'CONNECTION_DEFAULTS'],
 }
 
 /** Rooms where time and chance come from Core; two files of core are where they enter. */

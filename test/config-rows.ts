@@ -4,7 +4,7 @@ import { expect } from 'vitest'
 import { resolveOptions } from '../src/config/schema.ts'
 import { systemClock } from '../src/core/clock.ts'
 import { BalancerError } from '../src/core/errors.ts'
-import type { ResolvedOptions } from '../src/core/options.ts'
+import type { ResolvedOptions } from '../src/core/resolved.ts'
 
 /** An input and parts of the only issue it makes. */
 export type Row = readonly [input: unknown, path: string, expected: string, found: string]

@@ -1,22 +1,9 @@
-import type { Strategy } from 'evenkeel'
 import { seededRandom } from 'evenkeel/testing'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { jump } from '../src/strategies/jump.ts'
 import { maglev } from '../src/strategies/maglev.ts'
-import { rendezvous } from '../src/strategies/rendezvous.ts'
 import { ringHash } from '../src/strategies/ring-hash.ts'
-import { addresses, hashBench, named, pickOf } from './support/hashing.ts'
-
-const STRATEGIES: readonly (readonly [string, (options?: { bound?: number }) => Strategy])[] = [
-  ['ring hash', ringHash],
-  ['ring hash like Envoy', (options) => ringHash({ like: 'envoy', ...options })],
-  ['ring hash like nginx', (options) => ringHash({ like: 'nginx', ...options })],
-  ['maglev', maglev],
-  ['rendezvous', rendezvous],
-  ['jump', jump],
-]
-const TEN = addresses(10)
+import { addresses, hashBench, named, pickOf, STRATEGIES, TEN } from './support/hashing.ts'
 
 describe('bounded loads', () => {
   test.each([

@@ -7,17 +7,20 @@ import { bucketOf, jump } from '../src/strategies/jump.ts'
 import { maglev, tableOf } from '../src/strategies/maglev.ts'
 import { rendezvous } from '../src/strategies/rendezvous.ts'
 import { pointsOfEnvoy, ringHash } from '../src/strategies/ring-hash.ts'
-import { addresses, hashBench, keys, moved, named, orderOf, ownersOf, pickOf, sharesOf } from './support/hashing.ts'
+import {
+  addresses,
+  hashBench,
+  keys,
+  moved,
+  named,
+  orderOf,
+  ownersOf,
+  pickOf,
+  STRATEGIES,
+  sharesOf,
+  TEN,
+} from './support/hashing.ts'
 
-const STRATEGIES: readonly (readonly [string, (options?: { bound?: number }) => Strategy])[] = [
-  ['ring hash', ringHash],
-  ['ring hash like Envoy', (options) => ringHash({ like: 'envoy', ...options })],
-  ['ring hash like nginx', (options) => ringHash({ like: 'nginx', ...options })],
-  ['maglev', maglev],
-  ['rendezvous', rendezvous],
-  ['jump', jump],
-]
-const TEN = addresses(10)
 const KEYS = keys(20_000)
 
 function bits({ high, low }: Word): bigint {

@@ -19,12 +19,12 @@ import { describe, expect, test } from 'vitest'
 import type { BackendRecord } from '../src/core/backend.ts'
 import type { Picker, Random } from '../src/core/contracts.ts'
 import { backendsOf, callOf, coreOf, membersOf } from '../src/testing/kit.ts'
+import { CHI_5, chiSquare, counts as countsOf } from './support/picking.ts'
 import { endpoint, bench as poolBench } from './support/pool-bench.ts'
 
 const call = callOf(0)
 /** Bounds of Pearson's statistic for p = 1e-4, by degrees of freedom. */
 const CHI_2 = 18.4
-const CHI_5 = 25.7
 const CHI_7 = 29.9
 
 /** Backends named a, b, c, ... with the given weights. */
@@ -56,22 +56,7 @@ function picks(picker: Picker, n: number): string {
 }
 
 function counts(picker: Picker, list: readonly Backend[], n: number): number[] {
-  const times = new Map<Backend | undefined, number>()
-  for (let i = 0; i < n; i++) {
-    const backend = picker(call)
-    times.set(backend, (times.get(backend) ?? 0) + 1)
-  }
-  return list.map((backend) => times.get(backend) ?? 0)
-}
-
-/** Pearson's statistic against shares in proportion to `weights`. */
-function chiSquare(observed: readonly number[], weights: readonly number[]): number {
-  const total = observed.reduce((sum, n) => sum + n, 0)
-  const whole = weights.reduce((sum, weight) => sum + weight, 0)
-  return observed.reduce((sum, n, i) => {
-    const expected = (total * weights[i]!) / whole
-    return sum + (n - expected) ** 2 / expected
-  }, 0)
+  return countsOf(() => picker(call)!, list, n)
 }
 
 /** The furthest anybody was from its share after any of n picks, in picks. */

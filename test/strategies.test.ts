@@ -6,6 +6,7 @@ import type { BackendRecord } from '../src/core/backend.ts'
 import type { Picker, Random } from '../src/core/contracts.ts'
 import { backendsOf, callOf, coreOf, membersOf } from '../src/testing/kit.ts'
 import { balancerBench } from './support/balancer-bench.ts'
+import { CHI_5, chiSquare, counts as countsOf } from './support/picking.ts'
 import { bench, endpoint, soft } from './support/pool-bench.ts'
 
 const call = callOf(0)
@@ -27,27 +28,11 @@ function started(strategy: Strategy, random: Random | number): (list: readonly B
   }
 }
 
-function counts(picker: Picker, list: readonly Backend[], picks: number): number[] {
-  const times = new Map<Backend | undefined, number>()
-  for (let i = 0; i < picks; i++) {
-    const backend = picker(call)
-    times.set(backend, (times.get(backend) ?? 0) + 1)
-  }
-  return list.map((backend) => times.get(backend) ?? 0)
-}
-
-/** Pearson's statistic against shares in proportion to `weights`. */
-function chiSquare(observed: readonly number[], weights: readonly number[]): number {
-  const total = observed.reduce((sum, n) => sum + n, 0)
-  const whole = weights.reduce((sum, weight) => sum + weight, 0)
-  return observed.reduce((sum, n, i) => {
-    const expected = (total * weights[i]!) / whole
-    return sum + (n - expected) ** 2 / expected
-  }, 0)
+function counts(picker: Picker, list: readonly Backend[], n: number): number[] {
+  return countsOf(() => picker(call)!, list, n)
 }
 
 /** Bounds for p = 1e-4. */
-const CHI_5 = 25.7
 const CHI_9 = 33.7
 
 describe('round robin', () => {

@@ -1,4 +1,5 @@
-import { BREAKER_DEFAULTS, CONNECTION_DEFAULTS, type ResolvedSettings } from '../core/options.ts'
+import { BREAKER_DEFAULTS, CONNECTION_DEFAULTS } from '../core/options.ts'
+import type { ResolvedSettings } from '../core/resolved.ts'
 
 /** Name of a balancer that was given none. */
 export const DEFAULT_NAME = 'evenkeel'

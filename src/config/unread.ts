@@ -1,5 +1,5 @@
 /** Words that nothing would ever read, given what else is said. */
-import type { BreakerSettings } from '../core/options.ts'
+import { BREAKER_FIELDS } from '../core/options.ts'
 import { wordsText } from './fields.ts'
 import type { Finding } from './issues.ts'
 import type { Said, Say } from './say.ts'
@@ -12,15 +12,6 @@ const CHECK_FIELDS: Readonly<Record<string, readonly string[]>> = {
   match: ['http'],
   service: ['grpc'],
   status: ['http'],
-}
-
-/** The trip rules that take a field; `circuitBreaker()` says the same. */
-const BREAKER_FIELDS: Readonly<Record<string, readonly BreakerSettings['trip'][]>> = {
-  consecutive: ['consecutive'],
-  threshold: ['count', 'window'],
-  size: ['count'],
-  windowMs: ['window'],
-  minRequests: ['window'],
 }
 
 /** A pool's own word may leave words of the balancer without a use. */

@@ -288,6 +288,36 @@ export function perform(attempt: LiveAttempt, transport: Transport): Promise<Bal
   )
 }
 
+/** One attempt through the policies of its scope. Whatever they do, it ends. */
+export function attempted(
+  lend: () => LiveAttempt,
+  send: (attempt: LiveAttempt) => Promise<BalancerResponse>,
+): Promise<BalancerResponse> {
+  let attempt: LiveAttempt | undefined
+  try {
+    attempt = lend()
+    const answer = send(attempt)
+    return attempt.started ? answer : guarded(attempt, answer)
+  } catch (error) {
+    if (attempt?.started)
+      attempt.cancel(error) // the policy passed it on, then threw
+    else attempt?.unused(0, error)
+    return Promise.reject(error)
+  }
+}
+
+/** A policy of the user's has not passed the attempt on yet: it may answer or throw in its place. */
+async function guarded(attempt: LiveAttempt, answer: Promise<BalancerResponse>): Promise<BalancerResponse> {
+  try {
+    const response = await answer
+    if (!attempt.started) attempt.unused(response.status, undefined)
+    return response
+  } catch (error) {
+    if (!attempt.started) attempt.unused(0, error)
+    throw error
+  }
+}
+
 function performed(attempt: LiveAttempt, response: BalancerResponse): BalancerResponse {
   const { status } = response
   if (!attempt.canceled && status >= 200 && status <= 599) return attempt.head(response)

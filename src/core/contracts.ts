@@ -1,6 +1,7 @@
 /**
  * Every extension interface of evenkeel, types only. This file is the manual for third parties: whoever implements one
- * of these interfaces hands the object over in the options; there is no registry and no base class.
+ * of these interfaces hands the object over in the options; there is no registry and no base class. Longer than a file should
+ * be, to be read in one piece.
  */
 
 import type { Budget } from './budget.ts'

@@ -194,6 +194,15 @@ export const BREAKER_DEFAULTS: BreakerSettings = Object.freeze({
   trials: 3, // one good answer may be luck
 })
 
+/** The trip rules that read a field; fields that are not here are for all of them. */
+export const BREAKER_FIELDS: Readonly<Partial<Record<keyof BreakerOptions, readonly BreakerSettings['trip'][]>>> = {
+  consecutive: ['consecutive'],
+  threshold: ['count', 'window'],
+  size: ['count'],
+  windowMs: ['window'],
+  minRequests: ['window'],
+}
+
 /** Asks a second backend when the first is slow. Off unless given. */
 export interface HedgeOptions {
   /** Wait before the second send, ms; default: by `percentile`. */
@@ -355,59 +364,4 @@ export interface BalancerOptions extends PoolSettings {
   readonly clock?: Clock
   /** Chance, for tests. */
   readonly random?: Random
-}
-
-type Settled<T> = { readonly [K in keyof T]-?: NonNullable<T[K]> }
-
-/** Settled, but for what has no default. */
-type Unset<T, Key extends keyof T> = Omit<Settled<T>, Key> & { readonly [K in keyof Pick<T, Key>]-?: T[K] | undefined }
-
-/** A pool's settings with every default filled in. */
-export interface ResolvedSettings {
-  readonly strategy: StrategyName | Strategy
-  readonly health: {
-    readonly passive:
-      | (Omit<Unset<PassiveHealthOptions, 'maxShare'>, 'successRate' | 'failureShare'> & {
-          readonly successRate: Settled<SuccessRateOptions> | false
-          readonly failureShare: Settled<FailureShareOptions> | false
-        })
-      | false
-    readonly panicBelow: number
-    readonly slowStart: Settled<SlowStartOptions> | false
-    readonly cooldown: Settled<CooldownOptions> | false
-    readonly active: Unset<ActiveHealthOptions, 'probe' | 'match' | 'idleIntervalMs'> | false
-  }
-  readonly classify: Classify | undefined
-  readonly classes: ClassChanges
-  readonly retry: Omit<Settled<RetryOptions>, 'budget'> & {
-    readonly budget: Settled<NonNullable<RetryOptions['budget']>>
-  }
-  readonly hedge: Unset<HedgeOptions, 'delayMs'> | false
-  readonly breaker: BreakerSettings | false
-  readonly limits: {
-    readonly maxInflight: number | undefined
-    readonly queue: Settled<QueueOptions> | false
-    readonly adaptive: Settled<AdaptiveLimitOptions> | false
-  }
-  readonly timeouts: Settled<TimeoutOptions>
-  readonly undici: Settled<UndiciOptions>
-  readonly transport: Transport | undefined
-  readonly policies: readonly Policy[]
-  readonly watchers: readonly Watcher[]
-  readonly sinks: readonly Sink[]
-}
-
-export interface ResolvedPool {
-  readonly name: string
-  readonly endpoints: readonly Endpoint[]
-  readonly settings: ResolvedSettings
-}
-
-export interface ResolvedOptions {
-  readonly name: string
-  readonly pools: readonly ResolvedPool[]
-  readonly origins: readonly string[] | undefined
-  readonly route: Route | undefined
-  readonly clock: Clock
-  readonly random: Random
 }

@@ -56,3 +56,7 @@ export interface PoolTotals {
   failed: number
   aborted: number
 }
+
+export function noTotals(): PoolTotals {
+  return { calls: 0, attempts: 0, retries: 0, hedges: 0, hedgesWon: 0, queued: 0, shed: 0, failed: 0, aborted: 0 }
+}

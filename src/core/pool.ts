@@ -1,5 +1,5 @@
 import { reachOf, sendAside } from './aside.ts'
-import { type Lender, type LentBy, LiveAttempt, perform } from './attempt.ts'
+import { attempted, type Lender, type LentBy, LiveAttempt, perform } from './attempt.ts'
 import { type BackendRecord, type Change, diff } from './backend.ts'
 import { Budget, sameBudget } from './budget.ts'
 import type { LiveCall } from './call.ts'
@@ -24,7 +24,7 @@ import type {
 import { BalancerError } from './errors.ts'
 import { Latencies } from './latencies.ts'
 import { composeAttempts, composeCalls } from './pipeline.ts'
-import { COUNTED, type PoolHost, type PoolParts, type PoolTotals } from './pool-parts.ts'
+import { COUNTED, noTotals, type PoolHost, type PoolParts, type PoolTotals } from './pool-parts.ts'
 import { inUse, nobody, Selection } from './selection.ts'
 
 /** Weight changes are published at most this often, ms: a ramp over many backends must not rebuild pickers all the time. */
@@ -35,17 +35,7 @@ type Started = ReturnType<Watcher['start']>
 /** Backends, strategy and policies under one name. The change path rebuilds snapshots; the request path only reads them. */
 export class Pool implements PoolControl, Lender {
   readonly name: string
-  readonly totals: PoolTotals = {
-    calls: 0,
-    attempts: 0,
-    retries: 0,
-    hedges: 0,
-    hedgesWon: 0,
-    queued: 0,
-    shed: 0,
-    failed: 0,
-    aborted: 0,
-  }
+  readonly totals: PoolTotals = noTotals()
   readonly #host: PoolHost
   readonly #records = new Map<string, BackendRecord>()
   readonly #warned = new Set<string>()
@@ -377,29 +367,7 @@ export class Pool implements PoolControl, Lender {
   /** Innermost of the call pipeline: pick, make the attempt, send it. */
   #attempt(call: LiveCall, request: BalancerRequest, send: AttemptHandler): Promise<BalancerResponse> {
     if (call.canceled) return Promise.reject(call.reason)
-    let attempt: LiveAttempt | undefined
-    try {
-      attempt = this.lend(call, request)
-      const answer = send(attempt)
-      return attempt.started ? answer : this.#guarded(attempt, answer)
-    } catch (error) {
-      if (attempt?.started)
-        attempt.cancel(error) // the policy passed it on, then threw
-      else attempt?.unused(0, error)
-      return Promise.reject(error)
-    }
-  }
-
-  /** A policy of the user's has not passed the attempt on yet: it may answer or throw in its place. */
-  async #guarded(attempt: LiveAttempt, answer: Promise<BalancerResponse>): Promise<BalancerResponse> {
-    try {
-      const response = await answer
-      if (!attempt.started) attempt.unused(response.status, undefined)
-      return response
-    } catch (error) {
-      if (!attempt.started) attempt.unused(0, error)
-      throw error
-    }
+    return attempted(() => this.lend(call, request), send)
   }
 
   #publish(all: readonly BackendRecord[] = this.records): void {

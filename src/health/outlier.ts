@@ -1,6 +1,6 @@
 import type { Backend, Stop, Watcher } from '../core/contracts.ts'
-import type { ResolvedSettings } from '../core/options.ts'
 import { jittered } from '../core/random.ts'
+import type { ResolvedSettings } from '../core/resolved.ts'
 import { standOut } from './rates.ts'
 import { Runs } from './runs.ts'
 

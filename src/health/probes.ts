@@ -1,6 +1,6 @@
 import type { Probe } from '../core/contracts.ts'
 import { withHeaders } from '../core/headers.ts'
-import type { ResolvedSettings } from '../core/options.ts'
+import type { ResolvedSettings } from '../core/resolved.ts'
 import { ask, beginningOf, LOOKED_AT_BYTES, type StatusRange } from './ask.ts'
 import { grpcProbe } from './grpc.ts'
 

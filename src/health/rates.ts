@@ -1,4 +1,4 @@
-import type { ResolvedSettings } from '../core/options.ts'
+import type { ResolvedSettings } from '../core/resolved.ts'
 
 type Passive = Exclude<ResolvedSettings['health']['passive'], false>
 type SuccessRate = Exclude<Passive['successRate'], false>

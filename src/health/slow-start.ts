@@ -1,5 +1,5 @@
 import type { Backend, Stop, Watcher } from '../core/contracts.ts'
-import type { ResolvedSettings } from '../core/options.ts'
+import type { ResolvedSettings } from '../core/resolved.ts'
 
 export type SlowStartSettings = Exclude<ResolvedSettings['health']['slowStart'], false>
 

@@ -2,7 +2,7 @@
 
 import { MAX_DELAY_MS } from '../core/clock.ts'
 import { BalancerError, type ConfigIssue } from '../core/errors.ts'
-import { BREAKER_DEFAULTS, type BreakerOptions, type BreakerSettings } from '../core/options.ts'
+import { BREAKER_DEFAULTS, BREAKER_FIELDS, type BreakerOptions, type BreakerSettings } from '../core/options.ts'
 import type { TripBucket, TripState } from './trip-rules.ts'
 
 export type BreakerPhase = 'closed' | 'open' | 'half-open' | 'isolated'
@@ -65,15 +65,6 @@ const OPTIONS: Readonly<Record<keyof BreakerOptions, Check>> = {
   trials: whole(1),
 }
 
-/** The trip rules that take a field, as in the configuration. */
-const TAKEN_BY: Readonly<Partial<Record<keyof BreakerOptions, readonly BreakerSettings['trip'][]>>> = {
-  consecutive: ['consecutive'],
-  threshold: ['count', 'window'],
-  size: ['count'],
-  windowMs: ['window'],
-  minRequests: ['window'],
-}
-
 const UNKNOWN: Check = { expected: `one of ${Object.keys(OPTIONS).join(', ')}`, fits: () => false }
 
 /** The options with every default filled in; throws one BalancerError CONFIG that lists all that is wrong. */
@@ -96,7 +87,7 @@ function unread(
   wrong: readonly ConfigIssue[],
 ): readonly ConfigIssue[] {
   if (Object.keys(OPTIONS).every((path) => Object.hasOwn(options, path))) return []
-  return Object.entries(TAKEN_BY).flatMap(([path, takers]) => {
+  return Object.entries(BREAKER_FIELDS).flatMap(([path, takers]) => {
     const value = options[path as keyof BreakerOptions]
     if (value === undefined || takers.includes(trip) || wrong.some((issue) => issue.path === path)) return []
     const which = takers.map((taker) => JSON.stringify(taker)).join(' or ')

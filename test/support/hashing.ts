@@ -1,6 +1,10 @@
 import type { Backend, Call, Clock, Endpoint, Picker, Strategy } from 'evenkeel'
 import { manualClock, seededRandom } from 'evenkeel/testing'
 import type { BackendRecord } from '../../src/core/backend.ts'
+import { jump } from '../../src/strategies/jump.ts'
+import { maglev } from '../../src/strategies/maglev.ts'
+import { rendezvous } from '../../src/strategies/rendezvous.ts'
+import { ringHash } from '../../src/strategies/ring-hash.ts'
 import type { Member, Plan } from '../../src/strategies/tables.ts'
 import type { Order } from '../../src/strategies/walk.ts'
 import { backendsOf, coreOf, membersOf } from '../../src/testing/kit.ts'
@@ -79,3 +83,14 @@ export function orderOf(plan: Plan, members: readonly Member[]): Order {
     if (done === true) return value
   }
 }
+
+/** Every strategy by key, in each of its kinds. */
+export const STRATEGIES: readonly (readonly [string, (options?: { bound?: number }) => Strategy])[] = [
+  ['ring hash', ringHash],
+  ['ring hash like Envoy', (options) => ringHash({ like: 'envoy', ...options })],
+  ['ring hash like nginx', (options) => ringHash({ like: 'nginx', ...options })],
+  ['maglev', maglev],
+  ['rendezvous', rendezvous],
+  ['jump', jump],
+]
+export const TEN: ReturnType<typeof addresses> = addresses(10)
