@@ -9,7 +9,10 @@ const config: ViteUserConfig = defineConfig({
   ...base,
   test: {
     ...base.test,
-    include: ['test/{core,policies,health}/**/*.test.ts', 'test/{explain,memory,misbehaving-parts,pools}.test.ts'],
+    include: [
+      'test/{core,policies,health}/**/*.test.ts',
+      'test/{explain,memory,misbehaving-parts,pools,strategies-failover}.test.ts',
+    ],
     exclude: [
       'test/core/body-interleavings.test.ts',
       // Measures milliseconds, which instrumented code cannot keep: stryker.config.json leaves target.ts out as well.

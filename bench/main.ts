@@ -1,4 +1,4 @@
-// npm run bench -- [--only picks|client|proxy|memory|import] [--seconds 1] [--rounds 9] [--profile FOLDER]
+// npm run bench -- [--only picks|client|proxy|memory|import|tail] [--seconds 1] [--rounds 9] [--profile FOLDER]
 // Prints; never fails because something is slow. With --profile, client and proxy also print where the CPU time went.
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
@@ -9,6 +9,7 @@ import { benchClient, benchProxy, type HttpOptions } from './http.ts'
 import { benchImport } from './import.ts'
 import { benchMemory } from './memory.ts'
 import { benchPicks } from './picks.ts'
+import { benchTail } from './tail.ts'
 
 const { values } = parseArgs({
   options: {
@@ -25,6 +26,7 @@ const PARTS: Readonly<Record<string, (options: HttpOptions) => Promise<void>>> =
   proxy: benchProxy,
   memory: () => benchMemory(),
   import: () => benchImport(),
+  tail: benchTail,
 }
 
 const { only } = values

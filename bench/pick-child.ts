@@ -1,6 +1,6 @@
 /**
  * node --expose-gc bench/pick-child.ts <strategy> <backends> <picks> [weighted]
- * Measures one strategy in a process of its own and prints one line of JSON. `strategy` is round-robin, p2c or peak-ewma;
+ * Measures one strategy in a process of its own and prints one line of JSON. `strategy` is one of `SUBJECTS`;
  * `garbage` picks like round robin and allocates each time: the proof that garbage is seen.
  */
 import { PerformanceObserver } from 'node:perf_hooks'
@@ -8,20 +8,16 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { LiveCall } from '../src/core/call.ts'
 import { systemClock } from '../src/core/clock.ts'
-import type { Backend, Picker, Strategy } from '../src/core/contracts.ts'
+import type { Backend, Clock, Picker, Strategy } from '../src/core/contracts.ts'
 import { Deadlines } from '../src/core/deadlines.ts'
 import { CLASSES } from '../src/core/outcome.ts'
 import { Pool } from '../src/core/pool.ts'
 import { systemRandom } from '../src/core/random.ts'
-import { p2c } from '../src/strategies/p2c.ts'
-import { byInflight, byPeakEwma } from '../src/strategies/prefer.ts'
-import { roundRobin } from '../src/strategies/round-robin.ts'
 import { interleave, ratioOf, type Spread, spreadOf } from './rounds.ts'
-
-export type PickSubject = 'round-robin' | 'p2c' | 'peak-ewma' | 'garbage'
+import { SUBJECTS } from './subjects-of-picks.ts'
 
 export interface PickResult {
-  readonly strategy: PickSubject
+  readonly strategy: string
   readonly backends: number
   readonly picks: number
   /** ns per pick and per bare pick, like for like: both are pickers behind a call that V8 cannot inline. Medians of rounds. */
@@ -42,41 +38,54 @@ export interface PickResult {
   readonly poolGcs: number
 }
 
-const SUBJECTS: Readonly<Record<PickSubject, () => Strategy>> = {
-  'round-robin': roundRobin,
-  p2c: () => p2c(byInflight),
-  'peak-ewma': () => p2c(byPeakEwma),
-  garbage,
-}
 /** Marsaglia's. */
 const SEED = 2_463_534_242 | 0
-const ROUNDS = 15
+const ROUNDS = 11
 const WARM_UP = 2
-/** A round is some milliseconds long. */
+/** A round is some milliseconds long: so many picks at the most, fewer of a slow strategy. */
 const ROUND_PICKS = 500_000
+const ROUND_MS = 4
+/** Picks that say how slow it is. */
+const TRIAL_PICKS = 500
+/** Keys of calls, asked in turn. */
+const KEYS = Array.from({ length: 256 }, (_, i) => `user ${i}`)
 /** Entries about collections are delivered this late, ms. */
 const GC_NEWS_MS = 20
 
 /** Runs it all in this process: garbage and timings are only its own if nothing else runs here. */
 export async function measurePicks(
-  strategy: PickSubject,
+  strategy: string,
   backends: number,
   picks: number,
   weighted = false,
 ): Promise<PickResult> {
-  const { pool, picker, call } = poolOf(SUBJECTS[strategy](), backends, weighted)
+  const { make, keyed = false } = SUBJECTS[strategy]!
+  const { pool, picker, call } = await poolOf(keyed ? withKeys(make()) : make(), backends, { weighted })
   const list = [...pool.members.eligible] // a plain array: V8 reads frozen ones several ns slower
   const bare = bareOf(list)
-  const loops = [
-    () => runCalled(picker, call, ROUND_PICKS),
-    () => runCalled(bare, call, ROUND_PICKS),
-    () => runPicker(picker, call, ROUND_PICKS),
-    () => runBare(list, ROUND_PICKS),
-    () => runPool(pool, call, ROUND_PICKS),
+  const perMs = 1e6 / nsPerPick((times) => runPicker(picker, call, times), TRIAL_PICKS)
+  const round = Math.max(10, Math.min(ROUND_PICKS, Math.round(ROUND_MS * perMs)))
+  const loops: readonly (readonly [run: (picks: number) => void, picks: number])[] = [
+    [(times) => runCalled(picker, call, times), round],
+    [(times) => runCalled(bare, call, times), ROUND_PICKS],
+    [(times) => runPicker(picker, call, times), round],
+    [(times) => runBare(list, times), ROUND_PICKS],
+    [(times) => runPool(pool, call, times), round],
   ]
-  await interleave(loops, WARM_UP)
+  await interleave(
+    loops.map(
+      ([run, times]) =>
+        () =>
+          run(times),
+    ),
+    WARM_UP,
+  )
   const measured = await interleave(
-    loops.map((loop) => () => nsPerPick(loop)),
+    loops.map(
+      ([run, times]) =>
+        () =>
+          nsPerPick(run, times),
+    ),
     ROUNDS,
   )
   const [own, base, inline, inlineBase, whole] = measured as [number[], number[], number[], number[], number[]]
@@ -102,13 +111,48 @@ export async function measurePicks(
   return result
 }
 
+export interface PickBench {
+  readonly pool: Pool
+  readonly picker: Picker
+  readonly call: LiveCall
+  /** Endpoints of so many backends, as they were given. */
+  readonly apply: (backends: number) => void
+  /** Resolves when nothing is left to be done off the request path: tables of hash strategies are made. */
+  readonly settled: () => Promise<void>
+}
+
 /** The real pool with real records that have been in use: every backend known, some requests in flight. */
-function poolOf(
+export async function poolOf(
   strategy: Strategy,
   backends: number,
-  weighted: boolean,
-): { readonly pool: Pool; readonly picker: Picker; readonly call: LiveCall } {
-  const clock = systemClock
+  { weighted = false, ran = () => {} }: { readonly weighted?: boolean; readonly ran?: (ms: number) => void } = {},
+): Promise<PickBench> {
+  let pending = 0
+  const clock: Clock = {
+    ...systemClock,
+    after(ms, run, hold) {
+      pending++
+      let isOver = false
+      const over = (): void => {
+        if (!isOver) pending--
+        isOver = true
+      }
+      const stop = systemClock.after(
+        ms,
+        () => {
+          over()
+          const startMs = performance.now()
+          run()
+          ran(performance.now() - startMs)
+        },
+        hold,
+      )
+      return () => {
+        over()
+        stop()
+      }
+    },
+  }
   const random = systemRandom()
   let picker: Picker = () => undefined
   const spy: Strategy = {
@@ -138,7 +182,35 @@ function poolOf(
     record.inflight = random(8)
     for (let i = 0; i < 10; i++) record.latency.observe(1 + random(50_000) / 1000, clock.now())
   }
-  return { pool, picker, call: new LiveCall({ method: 'GET', headers: [] }, {}, clock.now()).route('bench', 0) }
+  const call = new LiveCall({ method: 'GET', headers: [] }, {}, clock.now()).route('bench', 0)
+  const settled = async (): Promise<void> => {
+    picker(call) // what nobody asks is not made
+    while (pending > 0) await delay(1)
+  }
+  await settled()
+  return { pool, picker, call, settled, apply: (count) => pool.apply(endpoints.slice(0, count)) }
+}
+
+/** Asked with another key each time, for the first time each time. */
+function withKeys(strategy: Strategy): Strategy {
+  return {
+    name: strategy.name,
+    start(core) {
+      const chooser = strategy.start(core)
+      return {
+        build(members) {
+          const picker = chooser.build(members)
+          let i = 0
+          return (call) => {
+            const asked = call as LiveCall
+            asked.key = KEYS[i++ & 255]
+            asked.picks = 0
+            return picker(call)
+          }
+        },
+      }
+    },
+  }
 }
 
 /** The least picker: one xorshift32 (Marsaglia) and one array read. */
@@ -153,26 +225,10 @@ function bareOf(list: readonly Backend[]): Picker {
   }
 }
 
-function garbage(): Strategy {
-  return {
-    name: 'garbage',
-    start: ({ random }) => ({
-      build: ({ eligible }) => {
-        const kept: unknown[] = [undefined]
-        return () => {
-          const at = random(eligible.length)
-          kept[0] = { at }
-          return eligible[at]
-        }
-      },
-    }),
-  }
-}
-
-function nsPerPick(loop: () => void): number {
+function nsPerPick(run: (picks: number) => void, picks: number): number {
   const start = process.hrtime.bigint()
-  loop()
-  return Number(process.hrtime.bigint() - start) / ROUND_PICKS
+  run(picks)
+  return Number(process.hrtime.bigint() - start) / picks
 }
 
 /** Keeps what the loops compute alive, so that no pick can be optimised away. */
@@ -229,7 +285,7 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const [strategy = '', backends = '4', picks = '5000000', weights] = process.argv.slice(2)
   if (!(strategy in SUBJECTS))
     throw new Error(`strategy: expected ${Object.keys(SUBJECTS).join(', ')}, got '${strategy}'`)
-  const result = await measurePicks(strategy as PickSubject, Number(backends), Number(picks), weights === 'weighted')
+  const result = await measurePicks(strategy, Number(backends), Number(picks), weights === 'weighted')
   if (!Number.isFinite(used)) throw new Error('nothing was picked')
   console.log(JSON.stringify(result))
 }

@@ -1,6 +1,7 @@
 /** Every public entry: the file's name in dist -> its source. tsconfig.json `paths` and package.json `exports` list the same ones. */
 export const entries = {
   index: 'src/index.ts',
+  'load-report': 'src/adapters/load-report.ts',
   node: 'src/adapters/node.ts',
   testing: 'src/testing/index.ts',
 }

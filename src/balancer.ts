@@ -37,9 +37,10 @@ export interface CloseOptions {
 }
 
 /** What `acquire` takes of the options of a call. */
-export type AcquireOptions = Pick<CallOptions, 'pool' | 'key' | 'tags' | 'prefer' | 'timeoutMs'>
+export type AcquireOptions = Pick<CallOptions, 'pool' | 'key' | 'tags' | 'prefer' | 'only' | 'address' | 'timeoutMs'>
 
-const NO_REQUEST: BalancerRequest = { method: 'ACQUIRE', path: '/', headers: [], body: null }
+/** No path: as a key '/' would send every lease to one backend. */
+const NO_REQUEST: BalancerRequest = { method: 'ACQUIRE', path: '', headers: [], body: null }
 
 /** Owns the pools, their lifecycle and what they share. Made by `createBalancer`. */
 export class Balancer<Fetch, Request> {

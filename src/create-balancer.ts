@@ -4,7 +4,7 @@ import { statusRanges } from './config/status.ts'
 import { systemClock } from './core/clock.ts'
 import type { Policy, Probe, Strategy, Transport, Watcher } from './core/contracts.ts'
 import { isDeepEqual } from './core/equal.ts'
-import type { BalancerOptions, StrategyName } from './core/options.ts'
+import type { BalancerOptions } from './core/options.ts'
 import { classesWith } from './core/outcome.ts'
 import type { PoolParts } from './core/pool-parts.ts'
 import { systemRandom } from './core/random.ts'
@@ -23,43 +23,8 @@ import { hold } from './policies/hold.ts'
 import { limit } from './policies/limit.ts'
 import { retry } from './policies/retry.ts'
 import { deadline, timeouts } from './policies/timeout.ts'
-import { edf } from './strategies/edf.ts'
-import { failover } from './strategies/failover.ts'
-import { jump } from './strategies/jump.ts'
-import { least } from './strategies/least.ts'
-import { maglev } from './strategies/maglev.ts'
-import { orca } from './strategies/orca.ts'
-import { p2c } from './strategies/p2c.ts'
-import { byInflight, byPeakEwma } from './strategies/prefer.ts'
-import { random, weightedRandom } from './strategies/random.ts'
-import { rendezvous } from './strategies/rendezvous.ts'
-import { ringHash } from './strategies/ring-hash.ts'
-import { roundRobin } from './strategies/round-robin.ts'
-import { smart } from './strategies/smart.ts'
-import { thompson } from './strategies/thompson.ts'
-import { weightedFailover } from './strategies/weighted-failover.ts'
-import { weightedRoundRobin } from './strategies/weighted-round-robin.ts'
+import { byName } from './strategies/by-name.ts'
 import { undici } from './transports/undici.ts'
-
-const STRATEGIES: Readonly<Record<StrategyName, () => Strategy>> = {
-  'round-robin': roundRobin,
-  'weighted-round-robin': weightedRoundRobin,
-  random,
-  'weighted-random': weightedRandom,
-  least: () => least(byInflight),
-  p2c: () => p2c(byInflight),
-  'peak-ewma': () => p2c(byPeakEwma),
-  edf: () => edf(),
-  orca: () => orca(),
-  'ring-hash': () => ringHash(),
-  maglev: () => maglev(),
-  rendezvous: () => rendezvous(),
-  jump: () => jump(),
-  failover: () => failover(p2c(byPeakEwma)),
-  'weighted-failover': () => weightedFailover(),
-  smart: () => smart(),
-  thompson: () => thompson(),
-}
 
 /** What `createBalancer` returns. */
 export type EvenkeelBalancer = Balancer<BalancerFetch, RequestFace>
@@ -154,8 +119,7 @@ class Made {
   }
 
   #strategy(pool: string, { strategy }: ResolvedSettings): Strategy {
-    if (typeof strategy !== 'string') return strategy
-    return this.#keep<Strategy>(pool, 'strategy', strategy, STRATEGIES[strategy])
+    return 'start' in strategy ? strategy : this.#keep(pool, 'strategy', strategy, () => byName(strategy))
   }
 
   #active(pool: string, { health }: ResolvedSettings): readonly Watcher[] {

@@ -20,6 +20,7 @@ export type {
   Criticality,
   Endpoint,
   Gate,
+  KeySource,
   Lease,
   Members,
   OpenBody,
@@ -41,6 +42,7 @@ export type {
   Stop,
   Strategy,
   Transport,
+  Wanted,
   Watcher,
 } from './core/contracts.ts'
 export type { Deadline, Deadlines } from './core/deadlines.ts'
@@ -64,7 +66,6 @@ export type {
   QueueOptions,
   RetryOptions,
   SlowStartOptions,
-  StrategyName,
   SuccessRateOptions,
   TimeoutOptions,
   UndiciOptions,
@@ -78,6 +79,24 @@ export {
   type OutcomeClass,
 } from './core/outcome.ts'
 export type { BackendStats, BalancerStats, PoolStats } from './core/stats.ts'
+export type {
+  Cost,
+  EdfOptions,
+  FailoverOptions,
+  HashOptions,
+  MaglevOptions,
+  OrcaOptions,
+  P2cOptions,
+  PlainStrategySettings,
+  PrequalOptions,
+  Prior,
+  RingHashOptions,
+  SmartOptions,
+  StrategyName,
+  StrategySettings,
+  StrategyWord,
+  ThompsonOptions,
+} from './core/strategy-options.ts'
 export type { TieredStrategy } from './core/tiers.ts'
 export { createBalancer, type EvenkeelBalancer as Balancer } from './create-balancer.ts'
 export type { BalancerEvents } from './events.ts'
@@ -89,24 +108,24 @@ export { type HttpProbeOptions, httpProbe, tcpProbe } from './health/probes.ts'
 export { type CircuitBreaker, circuitBreaker } from './policies/breaker.ts'
 export type { BackendBreakerState, BreakerPhase, BreakerState } from './policies/breaker-input.ts'
 export type { TripBucket, TripState } from './policies/trip-rules.ts'
-export type { BoundOptions } from './strategies/bound.ts'
-export type { Cost } from './strategies/cost.ts'
-export { type EdfOptions, edf } from './strategies/edf.ts'
-export { type FailoverOptions, failover } from './strategies/failover.ts'
+export { auto } from './strategies/auto.ts'
+export { edf } from './strategies/edf.ts'
+export { failover } from './strategies/failover.ts'
 export { jump } from './strategies/jump.ts'
 export { least } from './strategies/least.ts'
 export { type LocalityOptions, locality, type ZoneWeightsOptions, zoneWeights } from './strategies/locality.ts'
-export { type MaglevOptions, maglev } from './strategies/maglev.ts'
-export { type OrcaOptions, orca } from './strategies/orca.ts'
-export { type P2cOptions, p2c } from './strategies/p2c.ts'
+export { maglev } from './strategies/maglev.ts'
+export { orca } from './strategies/orca.ts'
+export { p2c } from './strategies/p2c.ts'
 export { byExpectedDelay, byInflight, byPeakEwma } from './strategies/prefer.ts'
+export { prequal } from './strategies/prequal.ts'
 export { random, weightedRandom } from './strategies/random.ts'
 export { rendezvous } from './strategies/rendezvous.ts'
-export { type RingHashOptions, ringHash } from './strategies/ring-hash.ts'
+export { ringHash } from './strategies/ring-hash.ts'
 export { roundRobin } from './strategies/round-robin.ts'
-export { type SmartOptions, smart } from './strategies/smart.ts'
+export { smart } from './strategies/smart.ts'
 export { type SubsetOptions, subset } from './strategies/subset.ts'
-export { type ThompsonOptions, thompson } from './strategies/thompson.ts'
+export { thompson } from './strategies/thompson.ts'
 export { weightedFailover } from './strategies/weighted-failover.ts'
 export { weightedRoundRobin } from './strategies/weighted-round-robin.ts'
 export {

@@ -57,6 +57,7 @@ const CONFIG_VALUES: Readonly<Record<string, readonly string[]>> = {
   'core/body.ts': ['UNREAD_BYTES'],
   'core/clock.ts': ['MAX_DELAY_MS'],
   'core/outcome.ts': ['CLASSES'],
+  'core/spelling.ts': ['isKeySource', 'isPrime'],
   'core/options.ts': ['BREAKER_DEFAULTS', 'BREAKER_FIELDS', 'CONNECTION_DEFAULTS'],
 }
 

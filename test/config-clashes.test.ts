@@ -25,6 +25,7 @@ const unsent = 'the second send would never go out'
 const unhedged =
   'with 0 streamed bodies are not kept, so their requests could never be sent twice (those without a body, or with a string or bytes, still could)'
 const trips = (words: string): string => `nothing, since only a breaker that trips by ${words} takes it, found`
+const grows = (word: string): string => `nothing, since only slow start by ${word} takes it, found`
 const nothingFull =
   "that can be full: limits.maxInflight, limits.adaptive or a backend's maxInflight, found nothing of the kind"
 
@@ -111,6 +112,14 @@ const rows: readonly Clash[] = [
     `breaker.windowMs: ${trips('"window"')} 9`,
   ],
   [{ breaker: { trip: 'count', minRequests: 9 } }, `breaker.minRequests: ${trips('"window"')} 9`],
+  // What slow start would never read.
+  [{ health: { slowStart: { dwellMs: 9 } } }, `health.slowStart.dwellMs: ${grows('"success"')} 9`],
+  [
+    { health: { slowStart: { by: 'success', windowMs: 9, aggression: 2, minShare: 0.2 } } },
+    `health.slowStart.windowMs: ${grows('"time"')} 9`,
+    `health.slowStart.aggression: ${grows('"time"')} 2`,
+    `health.slowStart.minShare: ${grows('"time"')} 0.2`,
+  ],
   // A queue in front of nothing.
   [{ limits: { queue: {} } }, `limits.queue: something ${nothingFull}`],
   [{ limits: { queue: { size: 5 }, adaptive: false }, watchers: [] }, `limits.queue: something ${nothingFull}`],
@@ -215,7 +224,7 @@ describe('what cannot all be meant is refused', () => {
       outlier({ ...(DEFAULTS.health.passive as Exclude<typeof DEFAULTS.health.passive, false>), panic: true }),
       circuitBreaker(),
       cooldown({ rateLimitMs: 1, credentialMs: 1, maxMs: 1 }),
-      slowStart({ windowMs: 1, aggression: 1, minShare: 1 }),
+      slowStart({ by: 'time', windowMs: 1, aggression: 1, minShare: 1, dwellMs: 0 }),
       adaptiveLimit(WHEN_GIVEN.limits.adaptive),
       limit({ maxInflight: 1, queue: false }).watcher,
     ]

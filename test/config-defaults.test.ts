@@ -8,6 +8,7 @@ import { systemClock } from '../src/core/clock.ts'
 import type { Policy, Sink, Strategy, Transport, Watcher } from '../src/core/contracts.ts'
 import type { BalancerOptions } from '../src/core/options.ts'
 import type { ResolvedOptions, ResolvedSettings } from '../src/core/resolved.ts'
+import type { SlowStartSettings } from '../src/health/slow-start.ts'
 import { leaves, nested } from './config-rows.ts'
 
 const A = 'http://127.0.0.1:3001'
@@ -26,13 +27,13 @@ describe('defaults', () => {
   test('fill everything that is not said', () => {
     expect(resolve({ backends: [A] })).toEqual({
       name: 'evenkeel',
-      pools: [{ name: 'default', endpoints: [{ url: A }], settings: DEFAULTS }],
+      pools: [{ name: 'default', endpoints: [{ url: A }], settings: { ...DEFAULTS, strategy: { name: 'auto' } } }],
       origins: undefined,
       clock: systemClock,
       random: chance,
     })
     expect(DEFAULTS).toMatchObject({
-      strategy: 'peak-ewma',
+      strategy: 'auto',
       health: { passive: { consecutive: 5, baseMs: 5_000, maxMs: 300_000, maxShare: undefined }, panicBelow: 0.5 },
       retry: {
         attempts: 3,
@@ -52,7 +53,9 @@ describe('defaults', () => {
     // As unknown: what has no default is spelled out as undefined.
     const backends = [A, 'http://b', 'http://c', 'http://d', 'http://e'] // enough to be compared
     const asOptions = (settings: unknown): BalancerOptions => ({ backends, ...(settings as BalancerOptions) })
-    expect(settingsOf(asOptions(DEFAULTS))).toEqual(DEFAULTS)
+    const { dwellMs, ...slowStart } = { ...DEFAULTS.health.slowStart } as SlowStartSettings // what its kind reads
+    const asRead = { ...DEFAULTS, health: { ...DEFAULTS.health, slowStart } }
+    expect(settingsOf(asOptions(asRead))).toEqual({ ...DEFAULTS, strategy: { name: 'auto' } })
     const limits = { ...WHEN_GIVEN.limits, maxInflight: 1 } // something that can be full
     const { consecutive, size, ...read } = WHEN_GIVEN.breaker // what its trip rule reads
     expect(settingsOf(asOptions({ ...WHEN_GIVEN, limits, breaker: read }))).toMatchObject(WHEN_GIVEN)
@@ -120,13 +123,13 @@ describe('a pool', () => {
     })
     const [own, plain] = pools.map(({ settings }) => settings)
     expect(own).toMatchObject({
-      strategy: 'p2c',
+      strategy: { name: 'p2c' },
       retry: { attempts: 2, status: [500], baseMs: 25, budget: { share: 0.1, perSecond: 1, windowMs: 10_000 } },
       timeouts: { headersMs: 1, idleMs: 2, connectMs: 5_000 },
       health: { passive: { consecutive: 7, baseMs: 9, maxMs: 300_000 }, panicBelow: 0 },
     })
     expect(own?.undici.tls).toEqual({ ca: 'z' }) // as a whole: half of one identity and half of another is none
-    expect(plain).toMatchObject({ strategy: 'peak-ewma', retry: { attempts: 5 }, timeouts: { idleMs: 300_000 } })
+    expect(plain).toMatchObject({ strategy: { name: 'auto' }, retry: { attempts: 5 }, timeouts: { idleMs: 300_000 } })
     expect(plain?.undici.tls).toEqual({ ca: 'x', servername: 'y' })
   })
 

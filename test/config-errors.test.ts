@@ -50,7 +50,7 @@ describe('the error', () => {
       '  backends[0].url: expected an http: or https: URL, such as http://127.0.0.1:3000, found "x:y"',
       '  backends[2]: expected a URL as a string, or an object with a url, found 7',
       '  backends[3].id: expected an id of its own within the pool, found duplicate id "127.0.0.1:3001" (also backends[1])',
-      '  colour: expected one of name, backends, pools, origins, route, clock, random, strategy, health, classify, classes, retry, hedge, breaker, limits, timeouts, undici, transport, policies, watchers, sinks, found an unknown key',
+      '  colour: expected one of name, backends, pools, origins, route, strategies, clock, random, strategy, health, classify, classes, retry, hedge, breaker, limits, timeouts, undici, transport, policies, watchers, sinks, found an unknown key',
       '  pools: expected either backends or pools, found both',
       '  pools.p.retry.atempts: expected attempts, found an unknown key',
       '  pools.p.timeouts.attemptMs: expected at most 8, which is pools.p.timeouts.totalMs: no attempt outlasts its call, found 9',
@@ -133,11 +133,26 @@ describe('hostile input', () => {
 
   test('of any form is accepted or refused, and never does anything else', () => {
     const keys =
-      'name backends pools origins clock random strategy health classes retry hedge breaker limits timeouts undici transport policies'
+      'name backends pools origins clock random strategy strategies health classes retry hedge breaker limits timeouts undici transport policies'
     const inner =
-      'url id weight tags headers meta passive baseMs maxMs status budget totalMs attemptMs tls active type probe match delayMs bufferBytes queue adaptive min max initial maxInflight timeout __proto__ a'
+      'url id weight tags headers meta passive baseMs maxMs status budget totalMs attemptMs tls active type probe match delayMs bufferBytes queue adaptive min max initial maxInflight timeout key whenOut bound like start __proto__ a'
     const scalar = fc.oneof(
-      fc.constantFrom<unknown>(A, 'p2c', 0, 1, -1, Number.NaN, 1e9, null, undefined, false, verb, 'http://u:p@h/?x'),
+      fc.constantFrom<unknown>(
+        A,
+        'p2c',
+        'maglev',
+        'failover',
+        0,
+        1,
+        -1,
+        Number.NaN,
+        1e9,
+        null,
+        undefined,
+        false,
+        verb,
+        'http://u:p@h/?x',
+      ),
       fc.anything({ withBigInt: true, withDate: true, withMap: true, withSet: true, withTypedArray: true }),
     )
     const { tree } = fc.letrec((tie) => ({

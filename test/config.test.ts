@@ -152,11 +152,13 @@ describe('settings', () => {
   const MOST = 2 ** 31 - 1
   const part = { name: 'x', start: verb, send: verb, wrap: verb, scope: 'pool' }
   const rows: readonly Row[] = [
-    [{ strategy: 'p3c' }, 'strategy', '"p2c", "peak-ewma", "least", "round-robin"', '"p3c"'],
-    [{ strategy: 'round_robin' }, 'strategy', '"round-robin", "peak-ewma"', '"round_robin"'],
-    [{ strategy: 'sticky' }, 'strategy', '"peak-ewma", "p2c", "least"', '"sticky"'],
+    [{ strategy: 'p3c' }, 'strategy', '"p2c", "auto", "peak-ewma", "least", "round-robin"', '"p3c"'],
+    [{ strategy: 'round_robin' }, 'strategy', '"round-robin", "auto"', '"round_robin"'],
+    [{ strategy: 'sticky' }, 'strategy', '"auto", "p2c", "peak-ewma", "least"', '"sticky"'],
     [{ strategy: verb }, 'strategy', 'an object with name and start', 'a function'],
-    [{ strategy: { name: 'x' } }, 'strategy.start', 'a function', 'undefined'],
+    [{ strategy: { name: 'x' } }, 'strategy.name', '"auto", "p2c"', '"x"'],
+    [{ strategy: { name: 'x', start: 1 } }, 'strategy.start', 'a function', '1'],
+    [{ strategy: { name: 'x', start: verb, keyOf: 'ip' } }, 'strategy.keyOf', 'a function', '"ip"'],
     [{ strategy: { name: '', start: verb } }, 'strategy.name', 'not empty', '""'],
     [{ health: false }, 'health', 'an object', 'false'],
     [{ health: { passive: true } }, 'health.passive', 'an object ({} = the defaults), or false', 'true'],

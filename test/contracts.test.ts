@@ -64,16 +64,16 @@ describe('strategies that decide by more than load keep the contract', () => {
 
 describe('strategies by key keep the contract', () => {
   for (const make of [
-    () => ringHash(),
-    () => ringHash({ like: 'envoy' }),
-    () => ringHash({ like: 'nginx', bound: 1.25 }),
-    () => maglev(),
-    () => maglev({ bound: 1.25 }),
-    () => rendezvous(),
-    () => rendezvous({ bound: 1.25 }),
-    () => jump(),
-    () => jump({ bound: 1.25 }),
-    () => failover(ringHash({ bound: 1.25 })),
+    () => ringHash({ key: 'call' }),
+    () => ringHash({ key: 'call', like: 'envoy' }),
+    () => ringHash({ key: 'call', like: 'nginx', bound: 1.25 }),
+    () => maglev({ key: 'call' }),
+    () => maglev({ key: 'call', bound: 1.25 }),
+    () => rendezvous({ key: 'call' }),
+    () => rendezvous({ key: 'call', bound: 1.25 }),
+    () => jump({ key: 'call' }),
+    () => jump({ key: 'call', bound: 1.25 }),
+    () => failover(ringHash({ key: 'call', bound: 1.25 })),
   ]) {
     for (const { name, run } of strategyContract(make)) test(name, run)
   }

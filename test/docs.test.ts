@@ -21,7 +21,14 @@ interface Block {
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const ARGS = ['--disable-warning=ExperimentalWarning', '--import', join(ROOT, 'scripts/from-source.mjs')]
-const PAGES = ['getting-started', 'failure-handling', 'writing-a-strategy', 'writing-a-transport']
+const PAGES = [
+  'getting-started',
+  'affinity',
+  'failure-handling',
+  'prequal',
+  'writing-a-strategy',
+  'writing-a-transport',
+]
 const FENCE = /^```ts(?: file=(\S+))?\n([\s\S]*?)^```\n(?:\n^```text\n([\s\S]*?)^```\n)?/gm
 const run = promisify(execFile)
 

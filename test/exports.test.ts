@@ -1,4 +1,5 @@
 import * as main from 'evenkeel'
+import * as loadReport from 'evenkeel/load-report'
 import * as node from 'evenkeel/node'
 import * as testing from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
@@ -9,6 +10,7 @@ describe('the public names at run time', () => {
     expect(Object.keys(main).sort()).toEqual([
       'BalancerError',
       'CLASSES',
+      'auto',
       'byExpectedDelay',
       'byInflight',
       'byPeakEwma',
@@ -25,6 +27,7 @@ describe('the public names at run time', () => {
       'memory',
       'orca',
       'p2c',
+      'prequal',
       'random',
       'rendezvous',
       'ringHash',
@@ -39,6 +42,10 @@ describe('the public names at run time', () => {
       'weightedRoundRobin',
       'zoneWeights',
     ])
+  })
+
+  test('of evenkeel/load-report', () => {
+    expect(Object.keys(loadReport)).toEqual(['loadReport'])
   })
 
   test('of evenkeel/node', () => {

@@ -13,6 +13,7 @@ import {
   type BalancerFetch,
   type BalancerFetchInit,
   createBalancer,
+  type Policy,
   roundRobin,
   type Strategy,
 } from 'evenkeel'
@@ -115,6 +116,27 @@ describe('what may be fetched', () => {
     const response = await fetch('/a?b=1')
     expect(response.url).toBe(`${backend.url}/v1/a?b=1`)
     expect(response.clone().url).toBe(response.url)
+  })
+
+  test('an answer that a policy made has no URL', async () => {
+    const stored: Policy = {
+      name: 'stored',
+      scope: 'pool',
+      wrap: () => async () => ({
+        status: 200,
+        headers: [],
+        body: {
+          consume(sink) {
+            sink.end()
+            return { resume() {}, cancel() {} }
+          },
+          discard() {},
+        },
+      }),
+    }
+    const { fetch } = balance([(await keeper()).url], { policies: [stored] })
+    const response = await fetch('/a')
+    expect([response.status, response.url, await response.text()]).toEqual([200, '', ''])
   })
 
   test('with `origins`: these and relative paths, nothing else', async () => {

@@ -28,6 +28,9 @@ describe(`${PICKS / 1e6} million picks`, () => {
   }
 
   test.each([
+    'auto',
+    'random',
+    'weighted round robin',
     'edf',
     'edf with bias',
     'orca',
@@ -60,6 +63,8 @@ describe(`${PICKS / 1e6} million picks`, () => {
     'rendezvous bounded',
     'jump',
     'jump bounded',
+    'maglev alone',
+    'rendezvous alone',
   ])(
     'by the keys of calls, %s, make no garbage: 0 collections',
     async (subject) => {

@@ -77,7 +77,7 @@ function flapping(nowMs: number): MemoryAnswer {
   return nowMs % 10_000 < 5_000 ? { status: 500, headMs: 1.2 } : { body: 'ok', headMs: 10 }
 }
 
-const STRATEGIES: readonly StrategyName[] = ['round-robin', 'random', 'p2c', 'least', 'peak-ewma']
+const STRATEGIES: readonly StrategyName[] = ['auto', 'round-robin', 'random', 'p2c', 'least', 'peak-ewma']
 
 describe('one of 20 backends fails fast, 5 s down and 5 s up', () => {
   test.each(STRATEGIES)(

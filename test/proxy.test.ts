@@ -163,6 +163,12 @@ describe('connection fields', () => {
     expect(values(got, 'x-d')).toEqual(['4'])
   })
 
+  test('what a backend says of its load stays with the balancer', async () => {
+    const load = ['X-LB-RIF: 3', 'X-LB-Lat-Ms: 12.5', 'Endpoint-Load-Metrics: TEXT cpu_utilization=0.3']
+    const { got } = await passed(get('/'), `HTTP/1.1 200 OK\r\n${load.join('\r\n')}\r\ncontent-length: 2\r\n\r\nok`)
+    for (const line of load) expect(values(got, line.split(':')[0]!.toLowerCase())).toEqual([])
+  })
+
   test('row 2: Transfer-Encoding is made anew for each connection', async () => {
     const { sent, got } = await passed(
       'POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n2\r\nde\r\n0\r\n\r\n',

@@ -16,8 +16,8 @@ describe('bounded loads', () => {
     (bound, most, home) => {
       const ids = addresses(100)
       const list = named(ids)
-      const owner = hashBench(ringHash({ points: 100 })).build(list)
-      const bounded = hashBench(ringHash({ points: 100, bound })).build(list)
+      const owner = hashBench(ringHash({ key: 'call', points: 100 })).build(list)
+      const bounded = hashBench(ringHash({ key: 'call', points: 100, bound })).build(list)
       const random = seededRandom(5)
       let stayed = 0
       for (let i = 0; i < 1_000; i++) {
@@ -56,7 +56,7 @@ describe('bounded loads', () => {
 
   test('gives a key back as soon as its owner has room', () => {
     const list = named(TEN)
-    const picker = hashBench(ringHash({ bound: 1.25 })).build(list)
+    const picker = hashBench(ringHash({ key: 'call', bound: 1.25 })).build(list)
     const owner = pickOf(picker, 'one')
     owner.inflight = 5
     const other = pickOf(picker, 'one')
@@ -70,7 +70,7 @@ describe('bounded loads', () => {
     const list = named(['a', 'b'])
     list[0]!.factors.set('slow-start', 0.1)
     list[0]!.reweigh()
-    const picker = hashBench(maglev({ bound: 1.25 })).build(list)
+    const picker = hashBench(maglev({ key: 'call', bound: 1.25 })).build(list)
     for (let i = 0; i < 100; i++) pickOf(picker, `${i}`).inflight++
     expect(list[0]!.inflight).toBeLessThanOrEqual(Math.ceil((1.25 * 100 * 0.1) / 1.1))
   })

@@ -27,7 +27,7 @@ function slowBench(): SlowBench {
   let looks = 0
   const made = { begun: 0, finished: 0 }
   const strategy = byKey(
-    'slow',
+    { name: 'slow' },
     function* (members) {
       made.begun++
       const order = yield* tableOf(members, SMALL)
@@ -45,7 +45,7 @@ function slowBench(): SlowBench {
     async slices(n) {
       for (let i = 0; i < n; i++) await clock.advance(0)
     },
-    meant: (all) => ownersOf(hashBench(maglev({ size: SMALL })).build(all), KEYS),
+    meant: (all) => ownersOf(hashBench(maglev({ key: 'call', size: SMALL })).build(all), KEYS),
   }
 }
 
@@ -179,7 +179,7 @@ describe('a table', () => {
   test('that is the first and large is made in slices too; meanwhile each key has one backend', async () => {
     const clock = manualClock()
     const list = named(addresses(4_000))
-    const picker = hashBench(ringHash(), clock).build(list)
+    const picker = hashBench(ringHash({ key: 'call' }), clock).build(list)
     expect(clock.pending).toBe(1)
     const meanwhile = using(picker)
     expect(new Set(meanwhile).size).toBeGreaterThan(400)
@@ -193,7 +193,7 @@ describe('a table', () => {
 describe('a pool by ring hash', () => {
   const request = { method: 'GET', path: '/', headers: [], body: null }
   const rigged = (): { rig: PoolBench; pick: (key: string) => string } => {
-    const rig = poolBench(['a', 'b', 'c', 'd'], { strategy: ringHash() })
+    const rig = poolBench(['a', 'b', 'c', 'd'], { strategy: ringHash({ key: 'call' }) })
     return { rig, pick: (key) => rig.pool.pick(rig.callOf({ key }))!.id }
   }
 

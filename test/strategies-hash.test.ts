@@ -107,7 +107,9 @@ describe('ring hash', () => {
   })
 
   test('like nginx sends keys where nginx does', () => {
-    const picker = hashBench(ringHash({ like: 'nginx' })).build(named(['127.0.0.1:7777', '127.0.0.1:7778']))
+    const picker = hashBench(ringHash({ key: 'call', like: 'nginx' })).build(
+      named(['127.0.0.1:7777', '127.0.0.1:7778']),
+    )
     const paths = ['/some/path', '/some/longer/path', '/sad/zaidoon', '/g']
     expect(ownersOf(picker, paths).map((id) => id.slice(-4))).toEqual(['7778', '7777', '7778', '7777'])
   })
@@ -120,7 +122,7 @@ describe('ring hash', () => {
     const hash = new Xxh64()
     const ownerOf = (key: string): string => (points.find(({ at }) => at >= bits(hash.of(key))) ?? points[0]!).id
     const sample = KEYS.slice(0, 3_000)
-    expect(ownersOf(hashBench(ringHash()).build(named(TEN)), sample)).toEqual(sample.map(ownerOf))
+    expect(ownersOf(hashBench(ringHash({ key: 'call' })).build(named(TEN)), sample)).toEqual(sample.map(ownerOf))
   })
 
   test.each([
@@ -132,7 +134,7 @@ describe('ring hash', () => {
     'with %i points each has shares with a relative standard deviation of 1 / sqrt(points), %f',
     (points, expected) => {
       const ids = addresses(100)
-      const owners = ownersOf(hashBench(ringHash({ points })).build(named(ids)), keys(200_000))
+      const owners = ownersOf(hashBench(ringHash({ key: 'call', points })).build(named(ids)), keys(200_000))
       const deviation = Math.sqrt(sharesOf(owners, ids).reduce((sum, share) => sum + (share * 100 - 1) ** 2, 0) / 100)
       // The law's own error with 100 backends is 7 %, that of 2 000 keys for each is sqrt(1 / 2 000) of the share.
       expect(deviation).toBeGreaterThan(expected * 0.75)
@@ -158,8 +160,8 @@ describe('maglev', () => {
 
   test('makes the same table in whatever order the backends are configured', () => {
     const sample = KEYS.slice(0, 2_000)
-    const owners = ownersOf(hashBench(maglev()).build(named(TEN)), sample)
-    expect(ownersOf(hashBench(maglev()).build(named([...TEN].reverse())), sample)).toEqual(owners)
+    const owners = ownersOf(hashBench(maglev({ key: 'call' })).build(named(TEN)), sample)
+    expect(ownersOf(hashBench(maglev({ key: 'call' })).build(named([...TEN].reverse())), sample)).toEqual(owners)
   })
 
   test.each([
@@ -186,7 +188,7 @@ describe('maglev', () => {
   )
 
   test('warns of a table with fewer slots than backends', () => {
-    const bench = hashBench(maglev({ size: 7 }))
+    const bench = hashBench(maglev({ key: 'call', size: 7 }))
     const list = named(addresses(8))
     const picker = bench.build(list)
     expect(bench.told).toMatchObject([
@@ -204,14 +206,14 @@ describe('rendezvous', () => {
   const heavy = [1, 1, 1, 1, 1, 1, 1, 1, 1, 3]
 
   test('keeps to the weights: 3 of 12 is a quarter of the keys', () => {
-    const shares = sharesOf(ownersOf(hashBench(rendezvous()).build(named(ids, heavy)), sample), ids)
+    const shares = sharesOf(ownersOf(hashBench(rendezvous({ key: 'call' })).build(named(ids, heavy)), sample), ids)
     expect(shares[9]).toBeCloseTo(0.25, 2)
     for (const share of shares.slice(0, 9)) expect(share).toBeCloseTo(1 / 12, 2)
   })
 
   test('moves keys to a backend that gets heavier, 2/13 - 1/12 of all, and no others', () => {
-    const before = ownersOf(hashBench(rendezvous()).build(named(ids, heavy)), sample)
-    const after = ownersOf(hashBench(rendezvous()).build(named(ids, [2, ...heavy.slice(1)])), sample)
+    const before = ownersOf(hashBench(rendezvous({ key: 'call' })).build(named(ids, heavy)), sample)
+    const after = ownersOf(hashBench(rendezvous({ key: 'call' })).build(named(ids, [2, ...heavy.slice(1)])), sample)
     const gone = before.flatMap((owner, i) => (owner === after[i] ? [] : [after[i]]))
     expect(new Set(gone)).toEqual(new Set([ids[0]]))
     expect(gone.length / sample.length).toBeCloseTo(2 / 13 - 1 / 12, 2)
@@ -234,8 +236,8 @@ describe('jump', () => {
   test('moves 1 in 101 keys to a new bucket at the end, and no others', () => {
     const ids = addresses(101)
     const sample = keys(100_000)
-    const before = ownersOf(hashBench(jump()).build(named(ids.slice(0, 100))), sample)
-    const after = ownersOf(hashBench(jump()).build(named(ids)), sample)
+    const before = ownersOf(hashBench(jump({ key: 'call' })).build(named(ids.slice(0, 100))), sample)
+    const after = ownersOf(hashBench(jump({ key: 'call' })).build(named(ids)), sample)
     const { share, foreign } = moved(before, after, new Set([ids[100]!]))
     expect(foreign).toBe(0)
     expect(share).toBeCloseTo(1 / 101, 2)
@@ -312,7 +314,10 @@ describe.each(STRATEGIES)('%s', (name, make) => {
 
   test.each([1, 0.5, -2, Number.NaN, Infinity])('refuses a bound of %d', (bound) => {
     expect(() => make({ bound })).toThrow(
-      expect.objectContaining({ code: 'CONFIG', message: expect.stringMatching(/^bound: /) }),
+      expect.objectContaining({
+        code: 'CONFIG',
+        message: expect.stringMatching(/^(ring-hash|maglev|rendezvous|jump): bound: /),
+      }),
     )
   })
 })
@@ -338,20 +343,20 @@ describe('options', () => {
 
   test('a table whose size is no prime is refused', () => {
     for (const size of [0, 1, -7, 65_536, 65_535, 2.5, Number.NaN, 5_000_021]) {
-      refused(() => maglev({ size }), /^size: expected a prime up to 5000011, got /)
+      refused(() => maglev({ key: 'call', size }), /^maglev: size: expected a prime up to 5000011, got /)
     }
-    for (const size of [2, 3, 7, 5_000_011]) expect(maglev({ size }).name).toBe('maglev')
+    for (const size of [2, 3, 7, 5_000_011]) expect(maglev({ key: 'call', size }).name).toBe('maglev')
   })
 
   test('a ring without points, too large or of an unknown kind is refused', () => {
-    refused(() => ringHash({ points: 0 }), /^points: /)
-    refused(() => ringHash({ maxSize: 8_388_609 }), /^maxSize: /)
-    refused(() => ringHash({ like: 'envoy', minSize: 0 }), /^minSize: /)
+    refused(() => ringHash({ key: 'call', points: 0 }), /^ring-hash: points: /)
+    refused(() => ringHash({ key: 'call', maxSize: 8_388_609 }), /^ring-hash: maxSize: /)
+    refused(() => ringHash({ key: 'call', like: 'envoy', minSize: 0 }), /^ring-hash: minSize: /)
     refused(
-      () => ringHash({ like: 'envoy', minSize: 5_000, maxSize: 4_096 }),
-      /^minSize: expected at most maxSize, 4096/,
+      () => ringHash({ key: 'call', like: 'envoy', minSize: 5_000, maxSize: 4_096 }),
+      /^ring-hash: minSize: expected at most maxSize, 4096/,
     )
-    refused(() => ringHash({ like: 'haproxy' as 'nginx' }), /^like: /)
+    refused(() => ringHash({ key: 'call', like: 'haproxy' as 'nginx' }), /^ring-hash: like: /)
   })
 })
 

@@ -1,8 +1,11 @@
 import { type Attempt, type Backend, BalancerError, byInflight, createBalancer, least, memory } from 'evenkeel'
 import { manualClock, seededRandom } from 'evenkeel/testing'
+import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { BackendRecord } from '../src/core/backend.ts'
-import { type OrcaOptions, orca } from '../src/strategies/orca.ts'
+import type { OrcaOptions } from '../src/core/strategy-options.ts'
+import { orca } from '../src/strategies/orca.ts'
+import { loadReportOf } from '../src/strategies/orca-report.ts'
 import { callOf, coreOf, membersOf } from '../src/testing/kit.ts'
 import { backends, reweigh } from './support/picking.ts'
 import { balance, upstream } from './support/upstreams.ts'
@@ -50,6 +53,22 @@ function expectShares(shares: readonly number[], weights: readonly number[]): vo
   }
 }
 
+/** An OrcaLoadReport in base64, as protobuf writes it; 'maps': request_cost, utilization and named_metrics with an entry each. */
+function message(...fields: readonly (readonly [number: number, value: number] | 'maps')[]): string {
+  const chunks = fields.map((field) => {
+    if (field === 'maps') {
+      const entry = [0x0a, 1, 0x78, 0x11, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f] // 'x': 1
+      return Buffer.from([4, 5, 8].flatMap((number) => [(number << 3) | 2, entry.length, ...entry]))
+    }
+    const [number, value] = field
+    if (number === 3) return Buffer.from([3 << 3, value]) // a varint below 128
+    const double = Buffer.alloc(8)
+    double.writeDoubleLE(value)
+    return Buffer.concat([Buffer.from([(number << 3) | 1]), double])
+  })
+  return Buffer.concat(chunks).toString('base64')
+}
+
 describe('a load report', () => {
   /** The weight that a report makes, seen against one of 100. */
   function weightOf(value: string | Uint8Array, options: OrcaOptions = {}, name: string = NAME): number {
@@ -85,8 +104,19 @@ describe('a load report', () => {
     ],
     ['JSON in camel case', 'JSON {"applicationUtilization": 0.5, "rpsFractional": 100, "eps": 10}', 166.667],
     ['bytes', new TextEncoder().encode('TEXT cpu_utilization=0.4,rps_fractional=100'), 250],
+    ['the old name of requests per second', 'TEXT cpu_utilization=0.4,rps=100', 250],
+    ['protobuf', `BIN ${message([1, 0.9], [6, 100], [7, 10], [9, 0.5])}`, 166.667],
+    ['protobuf with what is not looked at', `BIN ${message([2, 0.5], 'maps', [1, 0.4], [6, 100])}`, 250],
+    ['protobuf in which the last of a field counts', `BIN ${message([1, 0.9], [6, 100], [1, 0.4])}`, 250],
+    ['protobuf without the padding', `BIN ${message([1, 0.4], [6, 100]).replace(/=+$/, '')}`, 250],
+    ['protobuf of an old reporter', `BIN ${message([1, 0.4], [3, 100])}`, 250],
   ])('%s', (_, value, weight) => {
     expect(weightOf(value)).toBeCloseTo(weight, 0)
+  })
+
+  test('is read from endpoint-load-metrics-bin too, as gRPC and Envoy send it', () => {
+    const binary = message([9, 0.5], [6, 100], [7, 10])
+    expect(weightOf(binary, {}, 'endpoint-load-metrics-bin')).toBeCloseTo(166.667, 0)
   })
 
   test('may weigh errors otherwise, and has a name in any case', () => {
@@ -110,7 +140,17 @@ describe('a load report', () => {
     'TEXT cpu_utilization=0.4,rps_fractional=Infinity',
     'TEXT cpu_utilization=Infinity,rps_fractional=100',
     'TEXT cpu_utilization=1e-300,rps_fractional=1e300',
-    'BIN CQAAAAAAAOA/',
+    'BIN CQAAAAAAAOA/', // half of the CPU, and nothing else
+    'BIN',
+    'BIN ',
+    'BIN no base64!',
+    'BIN =',
+    `BIN ${message([1, 0.4], [6, 100]).slice(0, -4)}`, // cut
+    `BIN ${message([1, -0.4], [6, 100])}`,
+    `BIN ${message([1, Number.NaN], [6, Number.POSITIVE_INFINITY])}`,
+    `BIN ${Buffer.from([...Array(11).fill(0xff), 1]).toString('base64')}`, // a tag without end
+    `BIN ${Buffer.from([0x2a, 0xff, 0xff, 0xff, 0xff, 0x0f]).toString('base64')}`, // a map of 4 GiB
+    `BIN ${Buffer.from([0x0b, 0x0c]).toString('base64')}`, // groups
     'JSON',
     'JSON ',
     'JSON {',
@@ -121,6 +161,27 @@ describe('a load report', () => {
     'JSON {"__proto__": {"cpu_utilization": 0.4}, "rps_fractional": 100}',
   ])('that says nothing, or nonsense, leaves the mean weight: %j', (value) => {
     expect(weightOf(value)).toBeCloseTo(100, 0)
+  })
+
+  test('of any bytes is read or not, but never throws and never makes a weight that is no number: 5 000 reports, seed 1', () => {
+    const bytes = fc.uint8Array({ maxLength: 40 })
+    const shaped = fc.array(fc.tuple(fc.constantFrom(1, 3, 6, 7, 9), fc.double()), { maxLength: 5 }).chain((fields) => {
+      const whole = Buffer.from(message(...fields.map(([number, value]) => [number, value] as const)), 'base64')
+      return fc.nat({ max: whole.length }).map((cut) => Uint8Array.from(whole.subarray(0, cut)))
+    })
+    fc.assert(
+      fc.property(fc.oneof(bytes, shaped), (message) => {
+        const value = Buffer.from(message).toString('base64')
+        for (const headers of [
+          [NAME, `BIN ${value}`],
+          [`${NAME}-bin`, value],
+        ]) {
+          const { utilization, perSecond, errorsPerSecond } = loadReportOf(headers)!
+          for (const number of [utilization, perSecond, errorsPerSecond]) expect(number).toBeGreaterThanOrEqual(0)
+        }
+      }),
+      { numRuns: 5_000, seed: 1 },
+    )
   })
 
   test('that says nothing does not take back what was said before', () => {

@@ -1,8 +1,20 @@
 import assert from 'node:assert/strict'
-import { createBalancer, memory, type OutcomeClass, type Strategy } from 'evenkeel'
+import {
+  byInflight,
+  createBalancer,
+  memory,
+  type OutcomeClass,
+  p2c,
+  type Strategy,
+  type StrategySettings,
+} from 'evenkeel'
 import { manualClock, seededRandom } from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
+import type { Prior, ThompsonOptions } from '../src/core/strategy-options.ts'
+import { failover } from '../src/strategies/failover.ts'
+import { locality } from '../src/strategies/locality.ts'
 import { Confidence, smart } from '../src/strategies/smart.ts'
+import { subset } from '../src/strategies/subset.ts'
 import { thompson } from '../src/strategies/thompson.ts'
 import { soft } from './support/pool-bench.ts'
 import { callAt, type StrategyBench, several, strategyBench } from './support/strategy-bench.ts'
@@ -197,6 +209,18 @@ describe('smart', () => {
     await balancer.close()
   })
 
+  test.each([smart, thompson])('tells whose cost it was that threw', (make) => {
+    const cause = new TypeError('mine')
+    const cost = (): never => {
+      throw cause
+    }
+    const it = strategyBench(make({ cost }), [{ id: 'a' }, { id: 'b' }])
+    const { name } = make()
+    expect(() => it.build()).toThrow(
+      expect.objectContaining({ code: 'CONFIG', message: `${name}: cost of backend a failed`, cause }),
+    )
+  })
+
   test.each([smart, thompson])('refuses a cost that is none', (make) => {
     const it = strategyBench(make({ cost: () => NaN }), [{ id: 'a' }, { id: 'b' }])
     expect(() => it.build()).toThrow(
@@ -347,6 +371,94 @@ describe('thompson', () => {
     expect(Math.abs(it.shares(20_000).a! - 50)).toBeLessThan(2)
   })
 
+  describe('with a prior', () => {
+    const best = (it: StrategyBench): string => {
+      const picker = it.build()
+      return picker(callAt(it.clock, { method: 'POST' }))!.id // whoever is best by what is known
+    }
+
+    test('trusts everybody as after 4 successes and 0.2 failures, until it knows better', () => {
+      const it = strategyBench(thompson({ prior: 'trusted', discount: 1 }), [{ id: 'a' }, { id: 'b' }])
+      it.build()
+      expect([it.score('a'), it.score('b')]).toEqual([5 / 6.2, 5 / 6.2])
+      fail(it, 'a', 1)
+      expect(it.score('a')).toBeCloseTo(5 / 7.2, 12)
+      expect(best(it)).toBe('b')
+    })
+
+    test('begins where a process before it ended: the best one has the traffic from the first request on', () => {
+      const seen: Readonly<Record<string, Prior>> = {
+        good: { successes: 98, failures: 2 },
+        bad: { successes: 60, failures: 40 },
+      }
+      const warm = strategyBench(thompson({ prior: ({ id }) => seen[id]! }), [{ id: 'bad' }, { id: 'good' }])
+      expect(warm.shares(1_000).good).toBeGreaterThan(99)
+      const cold = strategyBench(thompson(), [{ id: 'bad' }, { id: 'good' }])
+      expect(Math.abs(cold.shares(10_000).good! - 50)).toBeLessThan(2)
+    })
+
+    test('asks for each backend once, when it comes', () => {
+      const asked: string[] = []
+      const prior = ({ id }: { readonly id: string }): Prior => {
+        asked.push(id)
+        return { successes: 1, failures: 0 }
+      }
+      const it = strategyBench(thompson({ prior }), several('x', 4))
+      it.build(it.all.slice(0, 2))
+      it.build(it.all.slice(0, 2))
+      it.settle(it.all[0]!, 'ok')
+      expect(asked).toEqual(['x0', 'x1'])
+      it.build()
+      it.block('x', 2)
+      it.build()
+      expect(asked).toEqual(['x0', 'x1', 'x2', 'x3'])
+    })
+
+    test('lets it fade like any result: by 300 results of others, and by an hour', async () => {
+      for (const results of [300, 0]) {
+        const it = strategyBench(thompson({ prior: 'trusted' }), [{ id: 'a' }, { id: 'b' }])
+        it.build()
+        for (let i = 0; i < results; i++) it.settle(it.backend('b'), 'ok')
+        if (results === 0) await it.clock.advance(3_600_000)
+        expect(Math.abs(it.score('a')! - 0.5)).toBeLessThan(0.05)
+      }
+    })
+
+    test.each<[string, unknown]>([
+      ['failures: expected a number >= 0, got -1', () => ({ successes: 1, failures: -1 })],
+      ['successes: expected a number >= 0, got NaN', () => ({ successes: Number.NaN, failures: 0 })],
+      ['failures: expected a number >= 0, got undefined', () => ({ successes: 1 })],
+      ['prior of backend a: expected an object with successes and failures, got undefined', () => undefined],
+      ['prior of backend a: expected an object with successes and failures, got null', () => null],
+      [
+        'thompson: prior of backend a failed',
+        () => {
+          throw new Error('mine')
+        },
+      ],
+      ["thompson: prior: expected 'trusted' or a function, got much", 'much'],
+    ])('refuses one that cannot be: %s', (message, prior) => {
+      const make = (): unknown => strategyBench(thompson({ prior: prior as 'trusted' }), [{ id: 'a' }]).build()
+      expect(make).toThrow(expect.objectContaining({ code: 'CONFIG', message: expect.stringContaining(message) }))
+    })
+  })
+
+  test('forgets by results alone, or by time alone, if it is told so', async () => {
+    const scoreAfter = async (options: ThompsonOptions, results: number, ms: number): Promise<number> => {
+      const it = strategyBench(thompson(options), [{ id: 'a' }, { id: 'b' }])
+      it.build()
+      fail(it, 'a', 1)
+      for (let i = 0; i < results; i++) it.settle(it.backend('b'), 'ok')
+      await it.clock.advance(ms)
+      return it.score('a')!
+    }
+    const kept = (share: number): number => 1 / (2 + share)
+    expect(await scoreAfter({ decayMs: Infinity }, 100, 10 ** 9)).toBeCloseTo(kept(0.99 ** 100), 9)
+    expect(await scoreAfter({ discount: 1 }, 100, 300_000)).toBeCloseTo(kept(Math.exp(-1)), 9)
+    expect(await scoreAfter({ discount: 1, decayMs: Infinity }, 1_000, 10 ** 9)).toBeCloseTo(kept(1), 9)
+    expect(await scoreAfter({}, 100, 300_000)).toBeCloseTo(kept(0.99 ** 100 * Math.exp(-1)), 9)
+  })
+
   test.each([
     ['value', { value: 0 }],
     ['latencyCost', { latencyCost: -1 }],
@@ -357,5 +469,103 @@ describe('thompson', () => {
     expect(() => thompson(options)).toThrow(
       expect.objectContaining({ code: 'CONFIG', message: expect.stringContaining(`thompson: ${option}: expected`) }),
     )
+  })
+})
+
+describe('the score', () => {
+  test('of smart is what weights are multiplied by, with price, doubt and return: shares follow it', () => {
+    const cost = ({ id }: { readonly id: string }): number => (id === 'dear' ? 3 : 1)
+    const it = strategyBench(smart({ cost }), [
+      { id: 'dear', weight: 3 },
+      { id: 'cheap' },
+      { id: 'shaky', weight: 2 },
+      { id: 'back', weight: 4 },
+    ])
+    it.block('back', 1)
+    it.build()
+    it.block('back', 0)
+    it.build()
+    for (let i = 0; i < 100; i++) for (const id of ['dear', 'cheap']) it.settle(it.backend(id), 'ok')
+    fail(it, 'shaky', 1)
+    const shares = it.shares(400_000)
+    const whole = it.all.reduce((sum, { id, weight }) => sum + weight * it.score(id)!, 0)
+    for (const { id, weight } of it.all) {
+      expect(Math.abs(shares[id]! - (100 * weight * it.score(id)!) / whole), id).toBeLessThan(0.35)
+    }
+    expect(it.score('cheap')! / it.score('dear')!).toBeCloseTo(1 + 0.05 * (2 / 3), 4)
+    expect(it.score('back')).toBeCloseTo(0.1 * 0.64, 9)
+  })
+
+  test('of smart knows nothing of a change that was tried and not made', () => {
+    const costs = new Map([
+      ['a', 1],
+      ['b', 2],
+      ['c', 8],
+    ])
+    const it = strategyBench(
+      smart({ cost: ({ id }) => costs.get(id)! }),
+      [...costs.keys()].map((id) => ({ id })),
+    )
+    const picker = it.build(it.all.slice(0, 2))
+    for (const backend of it.all) for (let i = 0; i < 100; i++) it.settle(backend, 'ok')
+    picker(callAt(it.clock))
+    const before = it.score('a')
+    it.build()
+    picker(callAt(it.clock))
+    expect(it.score('a')).toBe(before)
+  })
+
+  test.each<[string, Strategy | StrategySettings, number | undefined]>([
+    ['smart', smart(), 0.64],
+    ['thompson', thompson(), 0.5],
+    ['thompson by name, trusting', { name: 'thompson', prior: 'trusted' }, 5 / 6.2],
+    ['smart within failover', failover(smart()), 0.64],
+    ['smart within a subset within a zone', locality(subset(smart()), { zone: 'z' }), 0.64],
+    ['one without opinions', p2c(byInflight), undefined],
+  ])('is in the stats of a balancer: %s', async (_, strategy, score) => {
+    const balancer = createBalancer({
+      backends: ['a', 'b'].map((id) => ({ id, url: `http://${id}.test` })),
+      transport: memory({ a: {}, b: {} }),
+      strategy,
+      clock: manualClock(),
+    })
+    const scores = () => balancer.stats().pools.default!.backends.map((backend) => backend.score)
+    expect(scores()).toEqual([score, score].map((it) => (it === undefined ? it : expect.closeTo(it, 9))))
+    if (score !== undefined) {
+      for (let i = 0; i < 20; i++) await balancer.request('/')
+      for (const one of scores()) expect(one).toBeGreaterThan(score)
+    }
+    await balancer.close()
+  })
+
+  test('that throws is reported once, and leaves the other stats alone', async () => {
+    const strategy: Strategy = {
+      name: 'broken',
+      start: () => ({
+        build:
+          ({ eligible }) =>
+          () =>
+            eligible[0],
+        score: () => {
+          throw new Error('no idea')
+        },
+      }),
+    }
+    const balancer = createBalancer({
+      backends: ['http://a.test', 'http://b.test'],
+      transport: memory({ 'a.test:80': {}, 'b.test:80': {} }),
+      strategy,
+    })
+    const warnings: Error[] = []
+    balancer.on('warning', (error) => void warnings.push(error))
+    for (let i = 0; i < 3; i++) {
+      const { backends } = balancer.stats().pools.default!
+      expect(backends.map(({ score, inflight }) => [score, inflight])).toEqual([
+        [undefined, 0],
+        [undefined, 0],
+      ])
+    }
+    expect(warnings.map(({ cause }) => String(cause))).toEqual(['Error: no idea'])
+    await balancer.close()
   })
 })

@@ -53,14 +53,14 @@ export function foundOf({ checks, rankings, strategies, table, requests, seed }:
     '',
     '## Results',
     '',
-    `${requests.toLocaleString('en')} requests a cell, seed ${seed}; p99 of those that succeeded, ms / errors, %.`,
+    `${requests.toLocaleString('en')} requests a cell, seed ${seed}; p99 of all requests, ms / errors, %. ∞: more than one in a hundred failed.`,
     '',
     ...markdown(
       ['scenario', 'clients', ...strategies],
       table.map(({ row, results }) => [
         row.name,
         `${row.clients}`,
-        ...results.map((result) => (result === undefined ? '–' : `${result.p99.toFixed(0)} / ${errorsOf(result)}`)),
+        ...results.map((result) => (result === undefined ? '–' : `${msOf(result.p99all)} / ${errorsOf(result)}`)),
       ]),
     ),
     '',
@@ -74,8 +74,8 @@ export function detailsOf({ strategies, table }: Report): readonly (readonly str
   return table.flatMap(({ row, results }) =>
     results.flatMap((result, at) => {
       if (result === undefined) return []
-      const { p50, p99, p999, attemptsPerRequest, shares, peak } = result
-      const times = [p50, p99, p999].map((ms) => ms.toFixed(1))
+      const { p50, p99, p999, p99all, attemptsPerRequest, shares, peak } = result
+      const times = [...[p50, p99, p999].map((ms) => ms.toFixed(1)), msOf(p99all)]
       const extremes = [Math.min(...shares), Math.max(...shares)].map((share) => percent(share, 2))
       const name = `${row.name}, ${row.clients}, ${strategies[at]}`
       return [[name, ...times, errorsOf(result), attemptsPerRequest.toFixed(3), ...extremes, `${peak}`]]
@@ -85,12 +85,17 @@ export function detailsOf({ strategies, table }: Report): readonly (readonly str
 
 export const DETAILS: readonly string[] = [
   'scenario, clients, strategy',
-  ...['p50', 'p99', 'p99.9', 'errors %', 'attempts', 'least share', 'largest', 'most in one'],
+  ...['p50', 'p99', 'p99.9', 'p99 of all', 'errors %', 'attempts', 'least share', 'largest', 'most in one'],
 ]
 
 function markdown(head: readonly string[], rows: readonly (readonly string[])[]): readonly string[] {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`
   return [line(head), line(head.map(() => '---')), ...rows.map(line)]
+}
+
+/** Infinity: it was reached by none. */
+export function msOf(ms: number): string {
+  return ms === Infinity ? '∞' : ms.toFixed(0)
 }
 
 function errorsOf({ errors }: Result): string {

@@ -1,4 +1,5 @@
 import type { Cell } from './cells.ts'
+import { msOf } from './page.ts'
 import type { Result } from './simulation.ts'
 
 /** A statement about an order of strategies, in ratios: neither the machine nor one seed decides it. */
@@ -58,6 +59,53 @@ const RANKINGS: readonly Ranking[] = [
     cells: cells('A', 'least, first of equals', 'least').map((cell) => ({ ...cell, clients: 20 })),
     judge: ([first, byLot]) => atLeast(1.4, first!.p99 / byLot!.p99),
   },
+  {
+    says: 'A, 20 clients, p99: what the servers know beats what a client sees, srv-p2c at most 0.7 of p2c',
+    cells: cells('A', 'srv-p2c', 'p2c').map((cell) => ({ ...cell, clients: 20 })),
+    judge: ([knowing, seeing]) => atMost(0.7, knowing!.p99 / seeing!.p99),
+  },
+  {
+    says: 'B3, p99: prequal at most 0.6 of rif with 20 clients, 0.75 with one; errors at most 0.01 %, round-robin at least 30 %',
+    cells: [
+      ...cells('B3', 'prequal', 'rif').map((cell) => ({ ...cell, clients: 20 })),
+      ...cells('B3', 'prequal', 'rif', 'round-robin'),
+    ],
+    judge([many, manyByRif, one, oneByRif, inTurn]) {
+      const ratios = [many!.p99 / manyByRif!.p99, one!.p99 / oneByRif!.p99] as const
+      const isRight = [many!, one!].every(({ errors }) => errors <= 0.0001) && inTurn!.errors >= 0.3
+      return {
+        found: `${ratios.map((ratio) => ratio.toFixed(2)).join(', ')}; ${percents(many!, one!, inTurn!)}`,
+        isTrue: ratios[0] <= 0.6 && ratios[1] <= 0.75 && isRight,
+      }
+    },
+  },
+  {
+    says: 'C, 20 clients, p99: prequal at most 0.5 of p2c',
+    cells: cells('C', 'prequal', 'p2c').map((cell) => ({ ...cell, clients: 20 })),
+    judge: ([reported, seen]) => atMost(0.5, reported!.p99 / seen!.p99),
+  },
+  ...['B', 'B3', 'C', 'E', 'R'].map(
+    (row): Ranking => ({
+      says: `${row}, one client, p99 of all requests: auto at most 0.7 of round-robin and of random`,
+      cells: cells(row, 'auto', 'round-robin', 'random'),
+      judge([own, ...blind]) {
+        const times = [own!, ...blind].map(({ p99all }) => p99all)
+        return { found: `${times.map(msOf).join(', ')} ms`, isTrue: times[0]! <= 0.7 * Math.min(times[1]!, times[2]!) }
+      },
+    }),
+  ),
+  {
+    says: 'B, one client, p99 of all requests: auto at most 1.03 of least and of peak-ewma, with no more errors',
+    cells: cells('B', 'auto', 'least', 'peak-ewma'),
+    judge([own, ...others]) {
+      const times = [own!, ...others].map(({ p99all }) => p99all)
+      const isRight = others.every(({ errors }) => own!.errors <= errors)
+      return {
+        found: `${times.map(msOf).join(', ')} ms; ${percents(own!, ...others)}`,
+        isTrue: times[0]! <= 1.03 * Math.min(times[1]!, times[2]!) && isRight,
+      }
+    },
+  },
 ]
 
 /** Every statement under every seed. `of` runs a cell. */
@@ -78,6 +126,10 @@ function cells(row: string, ...strategies: readonly string[]): readonly Cell[] {
 
 function atLeast(times: number, ratio: number): Finding {
   return { found: `${ratio.toFixed(1)} times`, isTrue: ratio >= times }
+}
+
+function atMost(share: number, ratio: number): Finding {
+  return { found: ratio.toFixed(2), isTrue: ratio <= share }
 }
 
 function percents(...results: readonly Result[]): string {

@@ -1,3 +1,4 @@
+import { type Ending, Load } from '../../src/core/load.ts'
 import type { Queue } from './queues.ts'
 import type { VirtualTime } from './virtual-time.ts'
 
@@ -19,6 +20,8 @@ export class Server {
   readonly #time: VirtualTime
   readonly #options: ServerOptions
   readonly queue: Queue
+  /** What it reports of itself, as `loadReport` does. */
+  readonly load: Load = new Load()
   /** It refuses connections; what is inside goes on. */
   down = false
   received = 0
@@ -37,12 +40,22 @@ export class Server {
   receive(workMs: number, reply: Reply): void {
     this.received++
     const refusal = this.down ? 0 : this.#isOverRate() ? 429 : this.queue.size >= this.#options.most ? 503 : undefined
-    if (refusal !== undefined) {
-      this.#time.after(REFUSE_MS, () => reply(refusal))
-      return
+    if (refusal === 0) return void this.#time.after(REFUSE_MS, () => reply(0))
+    const arrivedMs = this.#time.now()
+    const met = this.load.begin()
+    const end = (status: number, ending: Ending): void => {
+      this.load.end(met, this.#time.now() - arrivedMs, this.#time.now(), ending)
+      reply(status)
     }
-    this.queue.enter(workMs, () => reply(200))
+    if (refusal !== undefined) return void this.#time.after(REFUSE_MS, () => end(refusal, 'failed'))
+    this.queue.enter(workMs, () => end(200, 'served'))
     this.peak = Math.max(this.peak, this.queue.size)
+  }
+
+  /** A probe is answered at once, and is no request. */
+  probed(reply: Reply): void {
+    if (this.down) this.#time.after(REFUSE_MS, () => reply(0))
+    else reply(200)
   }
 
   #isOverRate(): boolean {

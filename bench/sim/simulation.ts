@@ -47,6 +47,8 @@ export interface Result {
   readonly p50: number
   readonly p99: number
   readonly p999: number
+  /** Of all requests, a failed one slower than any that succeeded: Infinity if more than one in a hundred failed. */
+  readonly p99all: number
   /** Share of the requests that failed or were answered with a status of 400 and above. */
   readonly errors: number
   readonly attemptsPerRequest: number
@@ -107,7 +109,9 @@ function poolsOf(
   servers: readonly Server[],
   chance: Streams,
 ): readonly Pool[] {
-  const endpoints = servers.map((_, index) => ({ url: `http://${index}.test`, id: `${index}`, ...endpoint?.(index) }))
+  const endpoints = servers.map((server, index) => {
+    return { url: `http://${index}.test`, id: `${index}`, meta: { server }, ...endpoint?.(index) }
+  })
   const transport = network(time, new Map(servers.map((server, index) => [`${index}`, server])), rttMs)
   const limit = timeouts({ connectMs: 0, headersMs: 0, firstByteMs: 0, idleMs: 0, attemptMs: timeoutMs })
   return Array.from({ length: clients }, (_, client) => {
@@ -166,6 +170,7 @@ class Tally {
       p50: quantile(times, 0.5),
       p99: quantile(times, 0.99),
       p999: quantile(times, 0.999),
+      p99all: times[Math.floor(this.#counted * 0.99)] ?? Infinity,
       errors: 1 - this.#succeeded / this.#counted,
       attemptsPerRequest: this.#attempts / this.#counted,
       shares: servers.map((server) => server.received / received),

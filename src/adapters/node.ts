@@ -3,8 +3,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { CALL, type CallOptions, type FaceHost, type Sending } from '../core/call.ts'
 import type { BalancerResponse, BodyControl, BodySink, RawHeaders, RequestBody } from '../core/contracts.ts'
 import { BalancerError, type BalancerErrorCode } from '../core/errors.ts'
+import { LATENCY_HEADER, RIF_HEADER } from '../core/load.ts'
 import { ReplayBody } from '../core/replay.ts'
 import { checkTarget } from '../core/target.ts'
+import { Affinity, type AffinityOptions, type Tie } from './affinity.ts'
+
+export type { AffinityOptions } from './affinity.ts'
 
 export interface ProxyOptions {
   /** Name in `Via`; never a host name by default; default 'evenkeel'. */
@@ -13,6 +17,8 @@ export interface ProxyOptions {
   readonly bufferBytes?: number
   /** What the balancer should know about a request; default: nothing. */
   readonly call?: (request: IncomingMessage) => CallOptions
+  /** Keeps each client on one backend by a cookie, whatever the strategy; default: not. */
+  readonly affinity?: AffinityOptions
 }
 
 /** A handler for `http.createServer` and for `app.use` in Express. */
@@ -60,6 +66,8 @@ const OURS = new Set([
   'x-real-ip',
   'x-request-id',
 ])
+/** What a backend says of its load is for this balancer; the server that this proxy is part of may have a load of its own to report. */
+const LOAD = new Set([RIF_HEADER, LATENCY_HEADER, 'endpoint-load-metrics', 'endpoint-load-metrics-bin'])
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,128}$/
 
 const STATUS: Readonly<Record<BalancerErrorCode, readonly [status: number, title: string]>> = {
@@ -83,6 +91,7 @@ export function createProxy(balancer: Pick<FaceHost, 'send'>, options: ProxyOpti
   const via = options.via ?? 'evenkeel'
   const newId = requestIds()
   const bufferBytes = options.bufferBytes ?? 65_536
+  const affinity = options.affinity === undefined ? undefined : new Affinity(options.affinity)
   return (request, response) => {
     const method = request.method ?? 'GET'
     const path = request.url ?? '/'
@@ -97,10 +106,19 @@ export function createProxy(balancer: Pick<FaceHost, 'send'>, options: ProxyOpti
       return answerProblem(400, 'Bad Request', 'PROTOCOL', id, undefined, response)
     }
     const body = bodyOf(request, bufferBytes)
-    const outgoing = { method, path, headers: requestHeaders(request, id, via, body), body }
+    const address = addressOf(request)
+    const outgoing = { method, path, headers: requestHeaders(request, address, id, via, body, affinity), body }
     let sending: Sending
+    let tie: Tie | undefined
     try {
-      sending = balancer.send(outgoing, options.call?.(request))
+      const said = options.call?.(request)
+      // Who says it is sent there on its account, not the client's.
+      if (said?.prefer === undefined && said?.only === undefined) tie = affinity?.tie(request)
+      sending = balancer.send(outgoing, {
+        ...said,
+        address: said?.address ?? address,
+        prefer: said?.prefer ?? tie?.prefer,
+      })
     } catch (error) {
       return refuse(error)
     }
@@ -115,13 +133,14 @@ export function createProxy(balancer: Pick<FaceHost, 'send'>, options: ProxyOpti
     response.on('close', () => {
       if (!response.writableFinished) call.cancel(new Error('the client closed its connection'))
     })
-    sending.response.then((answer) => relay(answer, id, via, request, response), refuse)
+    sending.response.then((answer) => relay(answer, tie?.setCookie(call, answer), id, via, request, response), refuse)
   }
 }
 
 /** Writes the head and lets the body flow: a small answer that is already there goes out in one write. */
 function relay(
   answer: BalancerResponse,
+  setCookie: string | undefined,
   id: string,
   via: string,
   request: IncomingMessage,
@@ -129,7 +148,7 @@ function relay(
 ): void {
   if (response.destroyed) return answer.body.consume(new Relay(response)).cancel(new Error('the client is gone'))
   try {
-    response.writeHead(answer.status, responseHeaders(answer, id, via, request))
+    response.writeHead(answer.status, responseHeaders(answer, setCookie, id, via, request))
   } catch {
     answer.body.discard()
     return answerProblem(502, 'Bad Gateway', 'PROTOCOL', id, undefined, response)
@@ -213,8 +232,21 @@ function requestIds(): () => string {
   return () => `${prefix}-${(count++).toString(36)}`
 }
 
+/** Of the client's end of the connection; IPv4 in its own form, whatever the socket calls it. */
+function addressOf({ socket }: IncomingMessage): string | undefined {
+  const address = socket.remoteAddress
+  return address?.startsWith('::ffff:') ? address.slice(7) : address
+}
+
 /** Client's connection headers out first, ours in afterwards: never the other way round. */
-function requestHeaders(request: IncomingMessage, id: string, via: string, body: RequestBody): string[] {
+function requestHeaders(
+  request: IncomingMessage,
+  address: string | undefined,
+  id: string,
+  via: string,
+  body: RequestBody,
+  affinity: Affinity | undefined,
+): string[] {
   const { rawHeaders, headers, socket } = request
   const nominated = nominations(headers.connection)
   const out: string[] = []
@@ -225,15 +257,15 @@ function requestHeaders(request: IncomingMessage, id: string, via: string, body:
     if (lower === 'via') viaBefore += `${rawHeaders[i + 1]!}, `
     if (HOP_BY_HOP.has(lower) || OURS.has(lower) || nominated?.has(lower) === true) continue
     if (lower === 'content-length' && body === null) continue
-    out.push(name, rawHeaders[i + 1]!)
+    const value = lower === 'cookie' && affinity !== undefined ? affinity.strip(rawHeaders[i + 1]!) : rawHeaders[i + 1]!
+    if (value !== undefined) out.push(name, value)
   }
   const { host } = headers
   const te = headers.te as string | undefined // Node joins repeats
   if (te?.split(',').some((member) => member.trim().toLowerCase() === 'trailers')) {
     out.push('te', 'trailers')
   }
-  const address = socket.remoteAddress
-  if (address !== undefined) out.push('x-forwarded-for', address.startsWith('::ffff:') ? address.slice(7) : address)
+  if (address !== undefined) out.push('x-forwarded-for', address)
   if (host !== undefined) out.push('x-forwarded-host', host)
   out.push('x-forwarded-proto', 'encrypted' in socket ? 'https' : 'http')
   out.push('x-request-id', id, 'via', `${viaBefore}1.1 ${via}`)
@@ -242,6 +274,7 @@ function requestHeaders(request: IncomingMessage, id: string, via: string, body:
 
 function responseHeaders(
   { status, headers }: BalancerResponse,
+  setCookie: string | undefined,
   id: string,
   via: string,
   request: IncomingMessage,
@@ -258,9 +291,10 @@ function responseHeaders(
     const name = text(headers[i]!)
     const lower = name.toLowerCase()
     if (status === 204 && lower === 'content-length') continue // RFC 9110 8.6
-    if (HOP_BY_HOP.has(lower) || lower === 'x-request-id' || nominated?.has(lower) === true) continue
+    if (HOP_BY_HOP.has(lower) || LOAD.has(lower) || lower === 'x-request-id' || nominated?.has(lower) === true) continue
     out.push(name, text(headers[i + 1]!))
   }
+  if (setCookie !== undefined) out.push('set-cookie', setCookie)
   out.push('x-request-id', id, 'via', `1.1 ${via}`)
   if (request.httpVersionMinor === 0) out.push('connection', 'close')
   return out

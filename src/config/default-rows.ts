@@ -11,7 +11,7 @@ export interface DefaultRow {
 
 /** One row for each leaf of `DEFAULTS`, in its order. The values are read from there. */
 export const DEFAULT_ROWS: readonly DefaultRow[] = [
-  row('strategy', 'name', 'How a backend is chosen.', 'As in Linkerd; steers around slow backends by itself.'),
+  row('strategy', 'name', 'How a backend is chosen.', 'Steers around slow backends by itself.'),
   row(
     'health.active',
     'section',
@@ -63,13 +63,25 @@ export const DEFAULT_ROWS: readonly DefaultRow[] = [
   row('health.passive.dryRun', 'flag', 'Only tells `wouldBlock`.', 'Ejecting is the point.'),
   row('health.panicBelow', '0..1', 'Below this share of healthy backends soft reasons are ignored; 0 = off.', 'Envoy.'),
   row(
-    'health.slowStart.windowMs',
-    'ms',
-    'Until a returning or added backend has its full share.',
-    'Caches and connections fill.',
+    'health.slowStart.by',
+    'time or success',
+    'What the share of a returning or added backend grows with; success: 10, 30, 50, 100 % after 0, 1, 3, 5 in a row.',
+    'Ends without traffic, too.',
   ),
-  row('health.slowStart.aggression', 'exponent', 'The share grows as (age / windowMs) ^ (1 / aggression).', 'Envoy.'),
-  row('health.slowStart.minShare', '0..1', 'Where it starts.', 'Envoy.'),
+  row('health.slowStart.windowMs', 'ms', 'By time: until it has its full share.', 'Caches and connections fill.'),
+  row(
+    'health.slowStart.aggression',
+    'exponent',
+    'By time: the share grows as (age / windowMs) ^ (1 / aggression).',
+    'Envoy.',
+  ),
+  row('health.slowStart.minShare', '0..1', 'By time: where it starts.', 'Envoy.'),
+  row(
+    'health.slowStart.dwellMs',
+    'ms',
+    'By success: how long each share lasts at least.',
+    'A burst of good answers is one good answer.',
+  ),
   row(
     'health.cooldown.rateLimitMs',
     'ms',

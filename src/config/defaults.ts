@@ -1,10 +1,15 @@
-import { BREAKER_DEFAULTS, CONNECTION_DEFAULTS } from '../core/options.ts'
+import { BREAKER_DEFAULTS, CONNECTION_DEFAULTS, type PoolSettings } from '../core/options.ts'
 import type { ResolvedSettings } from '../core/resolved.ts'
 
 /** Name of a balancer that was given none. */
 export const DEFAULT_NAME = 'evenkeel'
 /** Name of the pool made of top-level `backends`. */
 export const DEFAULT_POOL = 'default'
+
+/** Nobody has asked yet what a strategy's name stands for. */
+export interface MergedSettings extends Omit<ResolvedSettings, 'strategy'> {
+  readonly strategy: NonNullable<PoolSettings['strategy']>
+}
 
 type Given<Section> = Exclude<Section, false>
 type Passive = Given<ResolvedSettings['health']['passive']>
@@ -74,8 +79,8 @@ export const WHEN_GIVEN: {
 })
 
 /** Every default of a pool's settings. Only what transports of their own start from stands elsewhere, in core. */
-export const DEFAULTS: ResolvedSettings = deepFrozen({
-  strategy: 'peak-ewma', // steers around slow backends by itself
+export const DEFAULTS: MergedSettings = deepFrozen({
+  strategy: 'auto', // steers around slow backends by itself
   health: {
     active: false, // only you know what to ask
     passive: {
@@ -97,9 +102,11 @@ export const DEFAULTS: ResolvedSettings = deepFrozen({
     },
     panicBelow: 0.5, // when half are out, the detector is more likely wrong than they
     slowStart: {
+      by: 'time', // needs no traffic to end
       windowMs: 10_000, // caches and pools of connections fill
       aggression: 1, // straight
       minShare: 0.1, // enough to be measured
+      dwellMs: 2_000, // a burst of good answers is one good answer
     },
     cooldown: {
       rateLimitMs: 1_000, // the shortest window of any limit
@@ -149,7 +156,7 @@ export const DEFAULTS: ResolvedSettings = deepFrozen({
 })
 
 /** A default gives way to the bounds that are said around it. */
-export function fitted(settings: ResolvedSettings): ResolvedSettings {
+export function fitted(settings: MergedSettings): MergedSettings {
   const { limits } = settings
   if (limits.adaptive === false) return settings
   const { initial, min, max } = limits.adaptive

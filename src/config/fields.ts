@@ -1,29 +1,8 @@
 /** Checks of single fields that need more than a comparison. They know nothing of zod. */
-import type { StrategyName } from '../core/options.ts'
-import { type Finding, isPlain, lengthText, nearest } from './issues.ts'
+import { type Finding, isPlain, lengthText } from './issues.ts'
 
 /** What is wrong with a value, before it is known where it stands. */
 export type Complaint = Pick<Finding, 'expected' | 'found'>
-
-export const STRATEGY_NAMES: readonly StrategyName[] = [
-  'peak-ewma',
-  'p2c',
-  'least',
-  'round-robin',
-  'weighted-round-robin',
-  'random',
-  'weighted-random',
-  'edf',
-  'orca',
-  'ring-hash',
-  'maglev',
-  'rendezvous',
-  'jump',
-  'failover',
-  'weighted-failover',
-  'smart',
-  'thompson',
-]
 
 const URL_TEXT = 'an http: or https: URL, such as http://127.0.0.1:3000'
 const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
@@ -80,13 +59,6 @@ export function isId(value: string): boolean {
 export function wordsText(words: readonly string[]): string {
   const all = words.map((word) => `"${word}"`).join(', ')
   return all.replace(/, ([^,]+)$/, ' or $1')
-}
-
-/** What a strategy may be, with the name first that was probably meant. */
-export function strategyText(input: unknown): string {
-  const meant = typeof input === 'string' ? nearest(input, STRATEGY_NAMES) : undefined
-  const names = STRATEGY_NAMES.toSorted((a, b) => Number(b === meant) - Number(a === meant))
-  return `${names.map((name) => `"${name}"`).join(', ')}, or an object with name and start`
 }
 
 /** What a member of a part has to be. */

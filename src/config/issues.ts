@@ -110,7 +110,8 @@ function quoted(text: string): string {
 function isSecret(path: Path): boolean {
   // A pool may well be called "tokens": its name says nothing about what is in it.
   const keys = path[0] === 'pools' && path.length > 2 ? path.slice(2) : path
-  if (keys[0] === 'classes') return false // nothing but our own words; one of the classes is 'auth'
+  // Nothing but our own words: one of the classes is 'auth', and a strategy's 'key' says where keys come from.
+  if (keys[0] === 'classes' || keys[0] === 'strategy' || keys[0] === 'strategies') return false
   return keys.some((key) => SECRET_SECTIONS.includes(key) || SECRET_KEY.test(String(key)))
 }
 

@@ -6,6 +6,7 @@ import { idOf } from '../core/backend.ts'
 import type { Endpoint } from '../core/contracts.ts'
 import { clashes } from './clashes.ts'
 import { type Finding, foundText, isPlain, type Path, pathKey, pathText, valueAt } from './issues.ts'
+import { strategies } from './strategies.ts'
 
 const POOL_NAME = /^[A-Za-z0-9_.-]{1,64}$/
 /** As keys of a record these would reach for its prototype. */
@@ -23,6 +24,7 @@ export function contradictions(options: unknown, earlier: readonly Finding[]): r
     ...whichPools(options),
     ...pools.flatMap((name) => poolName(name)),
     ...[[], ...places].flatMap((place) => duplicates(options, place, bad)),
+    ...strategies(options, [[], ...places], bad),
     // Top-level settings are judged as their pools end up with them.
     ...(places.length > 0 ? places : [[]]).flatMap((place) => clashes(options, place, bad)),
   ]

@@ -1,19 +1,33 @@
-/** What options may look like, and what becomes of them. The only file that imports zod. */
+/** What options may look like, and what becomes of them. Longer than a file should be: the only one that imports zod. */
 import { z } from 'zod'
 import { UNREAD_BYTES } from '../core/body.ts'
 import type { Route } from '../core/call.ts'
 import { MAX_DELAY_MS } from '../core/clock.ts'
-import type { Classify, Clock, Policy, Probe, Random, Sink, Strategy, Transport, Watcher } from '../core/contracts.ts'
+import type {
+  Classify,
+  Clock,
+  KeySource,
+  Policy,
+  Probe,
+  Random,
+  Sink,
+  Strategy,
+  Transport,
+  Watcher,
+} from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
 import type { BalancerOptions, PoolSettings } from '../core/options.ts'
 import { CLASSES, type OutcomeClass } from '../core/outcome.ts'
 import type { ResolvedOptions } from '../core/resolved.ts'
+import { isKeySource, isPrime } from '../core/spelling.ts'
+import type { Cost, ThompsonOptions } from '../core/strategy-options.ts'
 import { DEFAULT_NAME, DEFAULT_POOL, DEFAULTS, fitted, WHEN_GIVEN } from './defaults.ts'
 import * as fields from './fields.ts'
 import { configError, type Finding, isPlain, nearest, type Path } from './issues.ts'
 import { merge } from './merge.ts'
 import { contradictions } from './rules.ts'
 import { isStatusList } from './status.ts'
+import { KEY_TEXT, PLAIN_NAMES, settledStrategy, strategyText } from './strategies.ts'
 
 const { MAYBE_VERB, NAME, SCOPE, VERB } = fields
 const CLASS_NAMES = Object.keys(CLASSES) as OutcomeClass[]
@@ -149,9 +163,114 @@ const anything = (): undefined => undefined
 
 // ---- The options.
 
-const strategy = z.union([z.enum(fields.STRATEGY_NAMES), part<Strategy>('a strategy', { name: NAME, start: VERB })], {
-  error: ({ input }) => fields.strategyText(input),
+/** A strategy's own settings beside its name. Another name is another branch of the union. */
+function named<const Name extends string, Fields extends Known, Required extends Known = Record<never, never>>(
+  names: readonly Name[],
+  fields: Fields,
+  required: Required = {} as Required,
+) {
+  const whole = shape(fields, { name: oneOf(names), ...required })
+  const meant = z.custom<z.input<typeof whole>>().check(({ value, issues }) => {
+    const input: unknown = value
+    if (!isSettings(input) || !names.includes(input.name as Name)) issues.push(wrongKind(value, 'other settings'))
+  })
+  return meant.pipe(whole)
+}
+
+/** A strategy itself has a `start`. */
+function isSettings(value: unknown): value is Readonly<Record<string, unknown>> {
+  return isPlain(value) && !('start' in value)
+}
+
+/** Settings of a strategy that does not exist. */
+function noSuchName(names?: readonly string[]) {
+  return z.custom<never>().check(({ value, issues }) => {
+    const input: unknown = value
+    if (!isSettings(input)) issues.push(wrongKind(input, 'settings'))
+    else issues.push(complained(input, ['name'], { expected: strategyText(input.name, names), found: undefined }))
+  })
+}
+
+/** Said of a key beside a name that stands alone. */
+const NO_SETTINGS = 'nothing beside name: this one has no settings'
+
+const ownStrategy = part<Strategy>('a strategy', { name: NAME, start: VERB, keyOf: MAYBE_VERB })
+const anyStrategy = z
+  .custom<Strategy>()
+  .check(({ value, issues }) => {
+    if (isSettings(value)) issues.push(wrongKind(value, 'a strategy'))
+  })
+  .pipe(ownStrategy)
+
+const cost = z.custom<Cost>(fields.isFunction, 'a function')
+const hashed = [
+  {
+    whenOut: oneOf(['redistribute', 'fail']),
+    bound: number('a number > 1', (value) => value > 1),
+  },
+  { key: z.custom<KeySource>(isKeySource, KEY_TEXT) },
+] as const
+const plainSettings = [
+  named(['auto', 'round-robin', 'weighted-round-robin', 'random', 'weighted-random', 'least'], {}),
+  named(['p2c', 'peak-ewma'], { choices: whole(2) }),
+  named(['edf'], { bias: atLeast(0) }),
+  named(['orca'], { blackoutMs: atLeast(0), expireMs: atLeast(0), updateMs: atLeast(0), errorPenalty: atLeast(0) }),
+  named(['prequal'], {
+    path: text("a path that starts with '/'", fields.isPath),
+    probesPerRequest: number('a number from 0.1 to 100', (value) => value >= 0.1 && value <= 100),
+    removalsPerRequest: number('a number from 0 to 100', (value) => value >= 0 && value <= 100),
+    poolSize: whole(2, 256),
+    maxAgeMs: atLeast(1),
+    rifQuantile: share,
+    timeoutMs: number(`ms >= 1 and <= ${MAX_DELAY_MS}`, (value) => value >= 1 && value <= MAX_DELAY_MS),
+    maxProbesPerSecond: atLeast(1),
+  }),
+  named(
+    ['ring-hash'],
+    {
+      ...hashed[0],
+      like: oneOf(['envoy', 'nginx']),
+      points: number('a number from 1 to 65536', (value) => value >= 1 && value <= 65_536),
+      minSize: whole(1),
+      maxSize: whole(1, 8_388_608),
+    },
+    hashed[1],
+  ),
+  named(
+    ['maglev'],
+    { ...hashed[0], size: number('a prime up to 5000011', (value) => value <= 5_000_011 && isPrime(value)) },
+    hashed[1],
+  ),
+  named(['rendezvous', 'jump'], ...hashed),
+  named(['smart'], { cost }),
+  named(['thompson'], {
+    cost,
+    value: above0(),
+    latencyCost: atLeast(0),
+    discount: someShare,
+    decayMs: above0(),
+    prior: z.custom<ThompsonOptions['prior']>(
+      (it) => it === 'trusted' || fields.isFunction(it),
+      '"trusted" or a function',
+    ),
+  }),
+] as const
+/** Not `number`: Infinity means something here. */
+const overprovisioning = z.custom<number>((value) => typeof value === 'number' && value >= 1, 'a number >= 1')
+const inner = z.union([z.string(), ...plainSettings, anyStrategy, noSuchName(PLAIN_NAMES)], {
+  error: ({ input }) => strategyText(input, PLAIN_NAMES),
 })
+const strategy = z.union(
+  [
+    z.string(),
+    ...plainSettings,
+    named(['failover'], { overprovisioning, strategy: inner }),
+    named(['weighted-failover'], { overprovisioning }),
+    anyStrategy,
+    noSuchName(),
+  ],
+  { error: ({ input }) => strategyText(input) },
+)
 
 const url = z.string('a URL').check(({ value, issues }) => {
   const complaint = fields.urlComplaint(value)
@@ -220,7 +339,13 @@ const health = shape({
   active,
   passive,
   panicBelow: share,
-  slowStart: section({ windowMs: span, aggression: above0(), minShare: someShare }),
+  slowStart: section({
+    by: oneOf(['time', 'success']),
+    windowMs: span,
+    aggression: above0(),
+    minShare: someShare,
+    dwellMs: time,
+  }),
   cooldown: section({ rateLimitMs: shiftedTime, credentialMs: shiftedTime, maxMs: shiftedTime }),
 })
 
@@ -310,6 +435,7 @@ const schema = shape({
   pools: z.record(z.string(), shape(settings, { backends }), 'an object of pools by name'),
   origins: list(origin, 'an array of origins'),
   route: z.custom<Route>(fields.isFunction, 'a function'),
+  strategies: list(ownStrategy, 'an array of strategies'),
   clock: part<Clock>('a clock', { now: VERB, after: VERB, wall: MAYBE_VERB }),
   random: z.custom<Random>(fields.isFunction, 'a function'),
   ...settings,
@@ -329,14 +455,23 @@ export interface Builtins {
  * the order they were given. Throws one BalancerError with code CONFIG, whose `issues` list everything that is wrong.
  */
 export function resolveOptions(options: unknown, builtins: Builtins): ResolvedOptions {
-  const { name = DEFAULT_NAME, backends, pools, origins, route, clock, random, ...common } = parsed(options)
+  const {
+    name = DEFAULT_NAME,
+    backends,
+    pools,
+    origins,
+    route,
+    strategies = [],
+    clock,
+    random,
+    ...common
+  } = parsed(options)
   const named = Object.entries(pools ?? { [DEFAULT_POOL]: { backends: backends! } }).map(
-    ([pool, { backends: endpoints, ...own }]) =>
-      Object.freeze({
-        name: pool,
-        endpoints,
-        settings: fitted(merge(DEFAULTS, [common, own] satisfies PoolSettings[], WHEN_GIVEN)),
-      }),
+    ([pool, { backends: endpoints, ...own }]) => {
+      const merged = fitted(merge(DEFAULTS, [common, own] satisfies PoolSettings[], WHEN_GIVEN))
+      const settings = Object.freeze({ ...merged, strategy: settledStrategy(merged.strategy, strategies) })
+      return Object.freeze({ name: pool, endpoints, settings })
+    },
   )
   return Object.freeze({
     name,
@@ -376,7 +511,7 @@ function findingsOf(issue: z.core.$ZodIssue, base: Path): readonly Finding[] {
       const known = issue.message.split(' ')
       return issue.keys.map((key) => ({
         path: [...path, key],
-        expected: nearest(key, known) ?? `one of ${known.join(', ')}`,
+        expected: nearest(key, known) ?? (known.join() === 'name' ? NO_SETTINGS : `one of ${known.join(', ')}`),
         found: 'an unknown key',
       }))
     }

@@ -14,11 +14,20 @@ const CHECK_FIELDS: Readonly<Record<string, readonly string[]>> = {
   status: ['http'],
 }
 
+/** The kinds of slow start that take a field. */
+const SLOW_START_FIELDS: Readonly<Record<string, readonly string[]>> = {
+  windowMs: ['time'],
+  aggression: ['time'],
+  minShare: ['time'],
+  dwellMs: ['success'],
+}
+
 /** A pool's own word may leave words of the balancer without a use. */
 export function unread(say: Say): readonly Finding[] {
   return [
     ...ofChecks(say),
     ...ofKind(say, 'breaker', 'trip', BREAKER_FIELDS, 'a breaker that trips by'),
+    ...ofKind(say, 'health.slowStart', 'by', SLOW_START_FIELDS, 'slow start by'),
     ...ofHedges(say),
   ]
 }

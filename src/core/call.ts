@@ -1,17 +1,33 @@
 import type { LiveAttempt } from './attempt.ts'
-import type { AttemptTimes, Backend, BalancerRequest, BalancerResponse, Call, Criticality, Stop } from './contracts.ts'
+import type {
+  Attempt,
+  AttemptTimes,
+  Backend,
+  BalancerRequest,
+  BalancerResponse,
+  Call,
+  Criticality,
+  Stop,
+  Strategy,
+  Wanted,
+} from './contracts.ts'
+import { BalancerError } from './errors.ts'
 import { header } from './headers.ts'
 
 /** What a caller may say about one call. */
 export interface CallOptions {
   /** Name of the pool; default: the only pool, or the first. */
   readonly pool?: string | undefined
-  /** What hash strategies hash. */
-  readonly key?: string | undefined
+  /** What hash strategies hash; without one, or with '': what the pool's strategy reads from the request. */
+  readonly key?: string | null | undefined
   /** Only backends that have all of these tags. */
   readonly tags?: readonly string[] | undefined
-  /** Id of the backend to use if it is eligible. */
-  readonly prefer?: string | undefined
+  /** The backend to use if it is eligible: its id, or the first eligible one for which a function gives true. */
+  readonly prefer?: Wanted | undefined
+  /** The only backend to use: NO_BACKEND if it may not be picked, OVERLOADED if it is full. Retries stay with it. */
+  readonly only?: Wanted | undefined
+  /** Address of the client, for strategies by 'ip'; the proxy says its socket's. */
+  readonly address?: string | undefined
   /** Whole call, ms, instead of `timeouts.totalMs`; 0 = no limit. */
   readonly timeoutMs?: number | undefined
   /** Times of each attempt, before the backend's and the pool's. */
@@ -54,9 +70,13 @@ export class LiveCall implements Call {
   /** '' until it is routed. */
   pool = ''
   readonly method: string
-  readonly key: string | undefined
+  /** The caller's own key: it comes before what a strategy reads. */
+  readonly #ownKey: string | undefined
+  key: string | undefined
   readonly tags: readonly string[]
-  readonly prefer: string | undefined
+  readonly prefer: Wanted | undefined
+  readonly only: Wanted | undefined
+  readonly address: string | undefined
   readonly criticality: Criticality
   readonly timeouts: AttemptTimes | undefined
   readonly idempotent: boolean
@@ -67,6 +87,7 @@ export class LiveCall implements Call {
   picks = 0
   again: Backend | undefined = undefined
   elsewhere = false
+  sole: Backend | null | undefined = undefined
   canceled = false
   reason: unknown = undefined
   /** Attempts not yet ended. */
@@ -84,9 +105,12 @@ export class LiveCall implements Call {
 
   constructor({ method, headers }: Pick<BalancerRequest, 'method' | 'headers'>, options: CallOptions, nowMs: number) {
     this.method = method
-    this.key = options.key
+    this.#ownKey = keyFrom(options.key, () => 'the key of a call')
+    this.key = this.#ownKey
     this.tags = options.tags ?? NO_TAGS
     this.prefer = options.prefer
+    this.only = options.only
+    this.address = options.address
     this.criticality = options.criticality ?? 'default'
     this.timeouts = options.timeouts
     this.idempotent = options.idempotent ?? (IDEMPOTENT.has(method) || header(headers, 'idempotency-key') !== undefined)
@@ -99,6 +123,20 @@ export class LiveCall implements Call {
     this.pool = pool
     if (timeoutMs > 0) this.deadlineMs = this.startMs + timeoutMs
     return this
+  }
+
+  /** Before a pick: by the strategy of that moment, from the request as it is then. */
+  readKey(strategy: Strategy, request: BalancerRequest): void {
+    this.key = this.#ownKey
+    if (this.key !== undefined || strategy.keyOf === undefined) return
+    const source = (): string => `the key function of strategy ${strategy.name} in pool ${this.pool}`
+    let key: unknown
+    try {
+      key = strategy.keyOf(request, this)
+    } catch (cause) {
+      throw new BalancerError('CONFIG', `${source()} failed`, { cause })
+    }
+    this.key = keyFrom(key, source)
   }
 
   /** One more attempt. Nearly every call has just one: a list of that length is cheaper than one that grows. */
@@ -141,4 +179,18 @@ export class LiveCall implements Call {
     this.#cancelers = undefined
     if (cancelers !== undefined) for (const run of cancelers) run(reason)
   }
+}
+
+/** '' and null are no key, as is what an empty header or a missing column gives. */
+function keyFrom(key: unknown, source: () => string): string | undefined {
+  if (key === undefined || key === null || key === '') return undefined
+  if (typeof key === 'string') return key
+  const message = `${source()}: expected a string or undefined, got a value of type ${typeof key}`
+  throw new BalancerError('CONFIG', message)
+}
+
+/** The attempt whose answer this is; none if a policy answered in its place. A policy may have changed the headers. */
+export function answeredBy({ attempts }: Call, { headers, status }: BalancerResponse): Attempt | undefined {
+  for (let i = attempts.length - 1; i >= 0; i--) if (attempts[i]!.headers === headers) return attempts[i]
+  return attempts.findLast((attempt) => attempt.status === status)
 }

@@ -123,15 +123,25 @@ export interface Core {
   emit(event: string, ...details: readonly unknown[]): void
 }
 
+/**
+ * Means a backend: by its id, or as the first for which it holds of those that may be picked. Asked at every pick, for one backend
+ * after the other; what it throws, and anything but a boolean, fails the call with CONFIG.
+ */
+export type Wanted = string | ((backend: Backend, call: Call) => boolean)
+
 /** One logical request, from the face to the last byte. */
 export interface Call {
   readonly pool: string
   readonly method: string
-  /** What hash strategies hash. */
+  /** What hash strategies hash: the caller's own, or what the pool's strategy reads from the request (`Strategy.keyOf`). */
   readonly key: string | undefined
   readonly tags: readonly string[]
-  /** Id of the backend asked for, if it is eligible. */
-  readonly prefer: string | undefined
+  /** The backend asked for, if it is eligible. */
+  readonly prefer: Wanted | undefined
+  /** The only backend that will do. */
+  readonly only: Wanted | undefined
+  /** Of the client, as an adapter has it from its socket. */
+  readonly address: string | undefined
   /** True if sending it twice does no harm: by its method (RFC 9110 9.2.2) or because the caller said so. */
   readonly idempotent: boolean
   readonly criticality: Criticality
@@ -151,6 +161,11 @@ export interface Call {
   again: Backend | undefined
   /** Set by a policy: the next attempt goes only to a backend not tried yet; there is none: NO_BACKEND. */
   elsewhere: boolean
+  /**
+   * Set by `only`, by a picker or by `prefer`, anew at every pick: the only backend that will do, of any priority, whether it may be
+   * picked or not; null = there is none. Retries and hedges keep to it. Undefined: anybody.
+   */
+  sole: Backend | null | undefined
   tried(backend: Backend): boolean
   /** Ends every attempt in this tick. Blamed on the backends only if the reason is a BalancerError TIMEOUT. */
   cancel(reason: unknown): void
@@ -229,9 +244,26 @@ export interface Stages {
  */
 export type Picker = (call: Call) => Backend | undefined
 
+/**
+ * Where a key comes from for calls that bring none: 'call' = nowhere; the client's address; the path without its query; a header
+ * (repeats joined by ', '); the first cookie of that name; or whatever a function of yours says. What is missing or empty is no key.
+ */
+export type KeySource =
+  | 'call'
+  | 'ip'
+  | 'path'
+  | `header:${string}`
+  | `cookie:${string}`
+  | ((request: BalancerRequest, call: Call) => string | null | undefined)
+
 /** A way of choosing. Stateless: one object may serve many pools. `name` shows in stats. */
 export interface Strategy {
   readonly name: string
+  /**
+   * The key of a call that brings none; null, undefined and '' = none. Asked before every pick of such a call, for the request as
+   * policies have made it; for `acquire` its path is ''. What it throws fails the call with CONFIG.
+   */
+  keyOf?(request: BalancerRequest, call: Call): string | null | undefined
   start(core: Core): Chooser
 }
 
@@ -243,6 +275,8 @@ export interface Chooser {
   head?(attempt: Attempt): void
   /** The attempt ended, however it did. Exactly once per attempt. */
   settle?(attempt: Attempt): void
+  /** What it thinks of a backend now, the very number that it goes by: shown in stats. Undefined if it has no opinion. */
+  score?(backend: Backend): number | undefined
 }
 
 /** The better of two. It returns one of its arguments, so that no number crosses the call and none is boxed. */

@@ -13,26 +13,7 @@ import type {
   Watcher,
 } from './contracts.ts'
 import type { ClassChanges } from './outcome.ts'
-
-/** Names of the built-in strategies. */
-export type StrategyName =
-  | 'round-robin'
-  | 'weighted-round-robin'
-  | 'random'
-  | 'weighted-random'
-  | 'least'
-  | 'p2c'
-  | 'peak-ewma'
-  | 'edf'
-  | 'orca'
-  | 'ring-hash'
-  | 'maglev'
-  | 'rendezvous'
-  | 'jump'
-  | 'failover'
-  | 'weighted-failover'
-  | 'smart'
-  | 'thompson'
+import type { StrategySettings, StrategyWord } from './strategy-options.ts'
 
 /** Ejects who succeeds far less often than the others (Envoy's success-rate outliers). */
 export interface SuccessRateOptions {
@@ -84,12 +65,19 @@ export interface PassiveHealthOptions {
 
 /** A backend that comes back, or is added to others, gets its full share only after a while (Envoy's slow start). */
 export interface SlowStartOptions {
-  /** Time to the full share, ms; default 10 000. */
+  /**
+   * What the share grows with. 'time': as below. 'success': 10 %, then 30, 50 and 100 % after 1, 3 and 5 successes in a row; a
+   * failure puts it back to 10 % (Berry). Default 'time'.
+   */
+  readonly by?: 'time' | 'success'
+  /** For 'time': until the full share, ms; default 10 000. */
   readonly windowMs?: number
-  /** The share grows as (age / windowMs) ^ (1 / aggression), > 0; default 1 = straight. */
+  /** For 'time': the share grows as (age / windowMs) ^ (1 / aggression), > 0; default 1 = straight. */
   readonly aggression?: number
-  /** Where it starts, above 0, at most 1; default 0.1. */
+  /** For 'time': where it starts, above 0, at most 1; default 0.1. */
   readonly minShare?: number
+  /** For 'success': a share lasts at least this long, ms, so that no burst jumps to the full one; default 2 000. */
+  readonly dwellMs?: number
 }
 
 /** A backend that says it had enough gets nothing for a while. That is no failure of its health. */
@@ -322,7 +310,8 @@ export const CONNECTION_DEFAULTS: Required<UndiciOptions> = Object.freeze({
 
 /** What can be said per balancer and per pool; a pool's word wins. */
 export interface PoolSettings {
-  readonly strategy?: StrategyName | Strategy
+  /** A name, a name with settings, or a strategy of your own; default 'auto'. */
+  readonly strategy?: StrategyWord | StrategySettings | Strategy
   readonly health?: HealthOptions
   /** How the class of an attempt is decided, before the table. */
   readonly classify?: Classify
@@ -358,6 +347,8 @@ export interface BalancerOptions extends PoolSettings {
   readonly pools?: Readonly<Record<string, PoolOptions>>
   /** Chooses the pool of a request that names none; default: the first pool. */
   readonly route?: Route
+  /** Your own strategies, for `strategy` to name: useful where the rest comes from a file. */
+  readonly strategies?: readonly Strategy[]
   /** `fetch` refuses absolute URLs of any other origin; default: every origin is taken, and replaced by the backend's. */
   readonly origins?: readonly string[]
   /** Time, for tests. */

@@ -47,11 +47,11 @@ export class Pool implements PoolControl, Lender {
   #lentBy!: LentBy
   #sinks: readonly Sink[] = []
   #running: ReadonlyMap<Watcher, Started> = new Map()
-  #panic = false
   #closed = false
   #stopWeigh: Stop | undefined
   #weighedMs = -Infinity
   inflight = 0
+  panic = false
   /** The pool's whole pipeline: what a call goes through after the balancer's own. */
   handle!: CallHandler
 
@@ -78,12 +78,12 @@ export class Pool implements PoolControl, Lender {
     return this.#parts.transport
   }
 
-  get panic(): boolean {
-    return this.#panic
-  }
-
   get budget(): Budget {
     return this.#core.budget
+  }
+
+  get chooser(): Chooser {
+    return this.#lentBy.chooser
   }
 
   /**
@@ -101,8 +101,7 @@ export class Pool implements PoolControl, Lender {
     try {
       const chooser = parts.strategy === old?.strategy ? this.#lentBy.chooser : parts.strategy.start(core)
       const change = diff(this.#records, endpoints)
-      const { eligible } = inUse(change.all, parts.panicBelow, parts.strategy)
-      chooser.build(Object.freeze({ all: change.all, eligible }))
+      chooser.build(inUse(change.all, parts.panicBelow, parts.strategy).members)
       const handle = this.#compose(parts, core)
       const running = new Map<Watcher, Started>()
       for (const watcher of parts.watchers) {
@@ -197,6 +196,7 @@ export class Pool implements PoolControl, Lender {
 
   /** Picks a backend and lends it: the attempt must be ended. Throws when nobody can be had. */
   lend(call: LiveCall, request: BalancerRequest): LiveAttempt {
+    call.readKey(this.#parts.strategy, request)
     const backend = this.pick(call)
     if (backend === undefined) throw nobody(this.name, this.records, call)
     const fresh = call.again === backend
@@ -374,10 +374,9 @@ export class Pool implements PoolControl, Lender {
     this.#stopWeigh?.()
     this.#stopWeigh = undefined
     this.#weighedMs = this.now()
-    const { eligible, panic } = inUse(all, this.#parts.panicBelow, this.#parts.strategy)
-    this.#panic = panic
-    const members = Object.freeze({ all, eligible })
-    this.#selection.set(members, this.#built(members))
+    const { members, usable, panic } = inUse(all, this.#parts.panicBelow, this.#parts.strategy)
+    this.panic = panic
+    this.#selection.set(members, usable, this.#built(members))
   }
 
   /** Everything but a first build happens where no caller could take an error: whoever is eligible then gets a turn. */

@@ -1,4 +1,4 @@
-import type { OpenBody } from './contracts.ts'
+import type { OpenBody, RequestBody } from './contracts.ts'
 
 /**
  * A body that can be read once, made repeatable: what was read is kept up to a limit, and opening it again starts with
@@ -78,4 +78,9 @@ export class ReplayBody implements OpenBody {
       this.#pulling = undefined
     }
   }
+}
+
+/** Whether it can be sent from its start once more. */
+export function isReplayable(body: RequestBody): boolean {
+  return body === null || body instanceof Uint8Array || body.replayable
 }

@@ -12,21 +12,28 @@ import type {
   QueueOptions,
   RetryOptions,
   SlowStartOptions,
-  StrategyName,
   SuccessRateOptions,
   TimeoutOptions,
   UndiciOptions,
 } from './options.ts'
 import type { ClassChanges } from './outcome.ts'
+import type { PlainStrategySettings, StrategySettings } from './strategy-options.ts'
 
 type Settled<T> = { readonly [K in keyof T]-?: NonNullable<T[K]> }
 
 /** Settled, but for what has no default. */
 type Unset<T, Key extends keyof T> = Omit<Settled<T>, Key> & { readonly [K in keyof Pick<T, Key>]-?: T[K] | undefined }
 
+/** Names have become settings, the one within `failover` too. */
+export type ResolvedStrategySettings =
+  | Exclude<StrategySettings, { readonly name: 'failover' }>
+  | (Extract<StrategySettings, { readonly name: 'failover' }> & {
+      readonly strategy?: PlainStrategySettings | Strategy
+    })
+
 /** A pool's settings with every default filled in. */
 export interface ResolvedSettings {
-  readonly strategy: StrategyName | Strategy
+  readonly strategy: ResolvedStrategySettings | Strategy
   readonly health: {
     readonly passive:
       | (Omit<Unset<PassiveHealthOptions, 'maxShare'>, 'successRate' | 'failureShare'> & {

@@ -1,4 +1,5 @@
 import type { BackendTotals } from './backend.ts'
+import type { Backend } from './contracts.ts'
 import type { Pool } from './pool.ts'
 import type { PoolTotals } from './pool-parts.ts'
 
@@ -21,6 +22,11 @@ export interface BackendStats {
   readonly p99Ms: number
   /** Decayed peak EWMA, ms; NaN before the first answer. */
   readonly ewmaMs: number
+  /**
+   * What the strategy thinks of it, in its own measure (`Chooser.score`); undefined if it has no opinion. smart: what the weight is
+   * multiplied by, 0.002..1.05. thompson: the share of successes it believes in, 0..1.
+   */
+  readonly score: number | undefined
 }
 
 export interface PoolStats extends PoolTotals {
@@ -64,6 +70,16 @@ export function statsOf(pool: Pool): PoolStats {
       p90Ms: record.quantiles.read(0.9, nowMs),
       p99Ms: record.quantiles.read(0.99, nowMs),
       ewmaMs: record.latency.read(nowMs),
+      score: scoreOf(record, pool),
     })),
+  }
+}
+
+function scoreOf(backend: Backend, pool: Pool): number | undefined {
+  try {
+    return pool.chooser.score?.(backend)
+  } catch (error) {
+    pool.report('the strategy', error)
+    return undefined
   }
 }

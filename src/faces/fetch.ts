@@ -1,5 +1,6 @@
-import type { CallOptions, FaceHost } from '../core/call.ts'
+import { answeredBy, type CallOptions, type FaceHost } from '../core/call.ts'
 import type { RawHeaders } from '../core/contracts.ts'
+import { isToken } from '../core/spelling.ts'
 import { checkTarget } from '../core/target.ts'
 import { bodyOf, DROPPED, pathOf, start } from './outgoing.ts'
 import { Responses } from './response.ts'
@@ -15,7 +16,6 @@ export type BalancerFetch = (input: string | URL | Request, init?: BalancerFetch
 /** Methods that fetch writes in upper case whatever the caller wrote (Fetch, "normalize a method"). */
 const NORMALIZED = new Set(['DELETE', 'GET', 'HEAD', 'OPTIONS', 'POST', 'PUT'])
 const FORBIDDEN = new Set(['CONNECT', 'TRACE', 'TRACK'])
-const TOKEN = /^[\w!#$%&'*+.^`|~-]+$/
 const DEFAULT_HEADERS: RawHeaders = ['accept', '*/*', 'user-agent', 'evenkeel']
 const NO_INIT: BalancerFetchInit = {}
 
@@ -42,8 +42,8 @@ export function createFetch(host: FaceHost): BalancerFetch {
     const headers = asked !== undefined ? rawHeaders(asked.headers, type) : rawHeaders(init.headers, type)
     const { call, response } = start(host, { method, path, headers, body }, options, signal)
     const answer = await response
-    const { backend, request } = call.attempts.at(-1)!
-    return responses.make(answer, call, backend.origin + request.path)
+    const by = answeredBy(call, answer)
+    return responses.make(answer, call, by === undefined ? '' : by.backend.origin + by.request.path)
   }
 }
 
@@ -51,7 +51,7 @@ function methodOf(method: string | undefined): string {
   if (method === undefined || method === 'GET') return 'GET'
   const upper = method.toUpperCase()
   if (NORMALIZED.has(upper)) return upper
-  if (FORBIDDEN.has(upper) || !TOKEN.test(method)) throw new TypeError(`'${method}' is no method that fetch sends.`)
+  if (FORBIDDEN.has(upper) || !isToken(method)) throw new TypeError(`'${method}' is no method that fetch sends.`)
   return method
 }
 

@@ -1,4 +1,4 @@
-import type { Backend, Stop, Watcher } from '../core/contracts.ts'
+import type { Attempt, Backend, Stop, Watcher } from '../core/contracts.ts'
 import type { ResolvedSettings } from '../core/resolved.ts'
 
 export type SlowStartSettings = Exclude<ResolvedSettings['health']['slowStart'], false>
@@ -7,61 +7,97 @@ const BY = 'slow-start'
 /** Weights are changed at most this often, ms, and at most so many times over a ramp: each change rebuilds the picker. */
 const STEP_MS = 100
 const STEPS = 100
+/** Shares of who proves itself, and how many successes in a row it takes for each (after Berry's smart_ai). */
+const STAGES = [
+  { share: 0.1, successes: 0 },
+  { share: 0.3, successes: 1 },
+  { share: 0.5, successes: 3 },
+  { share: 1, successes: 5 },
+] as const
 /** A backend that hit a rate limit was at work a moment ago: it is warm. Whatever else kept one away may have left it cold. */
 const WARM = 'rate-limit'
 
-/** Gives a backend that comes back, or is added to others, its full share of the traffic only little by little. */
-export function slowStart({ windowMs, aggression, minShare }: SlowStartSettings): Watcher {
+/**
+ * Gives a backend that comes back, or is added to others, its full share of the traffic only little by little: with the time, or as
+ * it proves itself. One that gets no requests proves nothing, and needs to prove nothing; its share of them comes by its weight.
+ */
+export function slowStart(settings: SlowStartSettings): Watcher {
+  const { by, windowMs, aggression, minShare, dwellMs } = settings
   const stepMs = Math.max(STEP_MS, windowMs / STEPS)
-  const factorAt = (ageMs: number): number =>
+  const shareAt = (ageMs: number): number =>
     ageMs >= windowMs ? 1 : Math.max(minShare, (Math.max(0, ageMs) / windowMs) ** (1 / aggression))
   return {
     name: BY,
-    start(core) {
-      /** Who ramps, since when. */
-      const ramps = new Map<Backend, number>()
-      let known: readonly Backend[] = core.members().all
+    start({ clock, control, members }) {
+      const ramps = new Map<Backend, Ramp>()
+      let known: readonly Backend[] = members().all
       let stopTimer: Stop | undefined
       let stopped = false
 
+      const weigh = (backend: Backend, share: number): void => {
+        if (share === 1) ramps.delete(backend)
+        control.weigh(backend, BY, share)
+      }
+
+      const begin = (backend: Backend): void => {
+        const nowMs = clock.now()
+        ramps.set(backend, { returnedMs: nowMs, stage: 0, stageMs: nowMs, successes: 0 })
+        weigh(backend, by === 'time' ? shareAt(0) : STAGES[0].share)
+        arm()
+      }
+
       const step = (): void => {
         stopTimer = undefined
-        for (const [backend, sinceMs] of ramps) {
-          const factor = factorAt(core.clock.now() - sinceMs)
-          if (factor === 1) ramps.delete(backend)
-          core.control.weigh(backend, BY, factor)
-        }
+        for (const [backend, { returnedMs }] of ramps) weigh(backend, shareAt(clock.now() - returnedMs))
         arm()
       }
 
       const arm = (): void => {
-        if (ramps.size > 0) stopTimer ??= core.clock.after(stepMs, step)
+        if (by === 'time' && ramps.size > 0) stopTimer ??= clock.after(stepMs, step)
       }
 
-      const ramp = (backend: Backend): void => {
-        ramps.set(backend, core.clock.now())
-        core.control.weigh(backend, BY, factorAt(0))
-        arm()
+      /** One stage up at a time: a burst of successes says no more than one of them. */
+      const prove = ({ backend, rule, startMs, endMs }: Attempt): void => {
+        const ramp = ramps.get(backend)
+        // What began before it was back says nothing about it now.
+        if (ramp === undefined || rule === undefined || rule.health === 'none' || startMs < ramp.returnedMs) return
+        const failed = rule.health === 'failure'
+        ramp.successes = failed ? 0 : ramp.successes + 1
+        const ripe = endMs - ramp.stageMs >= dwellMs && ramp.successes >= STAGES[ramp.stage + 1]!.successes
+        if (!failed && !ripe) return
+        ramp.stage = failed ? 0 : ramp.stage + 1
+        ramp.stageMs = endMs
+        weigh(backend, STAGES[ramp.stage]!.share)
       }
 
       return {
+        ...(by === 'success' && { sink: { name: BY, attempt: prove } }),
         members(all) {
           for (const backend of ramps.keys()) if (backend.removed) ramps.delete(backend)
           const added = all.filter((backend) => !known.includes(backend))
           // Nobody is cold beside others who are as cold: the first set of a pool, or one that replaces it whole, starts at once.
-          if (added.length < all.length) for (const backend of added) ramp(backend)
+          if (added.length < all.length) for (const backend of added) begin(backend)
           known = all
         },
         unblocked(backend, reason) {
-          if (!stopped && reason.by !== WARM) ramp(backend)
+          if (!stopped && reason.by !== WARM) begin(backend)
         },
         stop() {
           stopped = true
           stopTimer?.()
-          for (const backend of ramps.keys()) core.control.weigh(backend, BY, 1)
-          ramps.clear()
+          for (const backend of ramps.keys()) weigh(backend, 1)
         },
       }
     },
   }
+}
+
+/** How far one has come that has not all of its share yet. */
+interface Ramp {
+  readonly returnedMs: number
+  /** Index of `STAGES`, and since when. */
+  stage: number
+  stageMs: number
+  /** In a row. */
+  successes: number
 }

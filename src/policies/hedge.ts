@@ -1,3 +1,4 @@
+import { answeredBy } from '../core/call.ts'
 import type {
   Attempt,
   Backend,
@@ -11,8 +12,8 @@ import type {
 } from '../core/contracts.ts'
 import { Deadline } from '../core/deadlines.ts'
 import { Quantiles } from '../core/latency.ts'
+import { isReplayable } from '../core/replay.ts'
 import { atLimit, fits } from '../core/selection.ts'
-import { answered, isReplayable } from './repeat.ts'
 
 export interface HedgeSettings {
   /** Wait before the second send, ms; undefined = by quantile. */
@@ -54,7 +55,7 @@ export function hedge(settings: HedgeSettings): Policy {
         if (attempt === undefined || attempt.outcome !== undefined) return first
         const answer = ms === undefined ? first : new Race(call, request, attempt, first, next, core, delay!).run(ms)
         return answer.then((response) => {
-          const { rule, startMs } = answered(call, response) ?? attempt
+          const { rule, startMs } = answeredBy(call, response) ?? attempt
           // Until now, not until its head: a body that is held back is waited for too.
           if (rule?.latency === 'sample') delay!.learn(core.clock.now() - startMs)
           return response

@@ -299,6 +299,6 @@ function isFull(error: unknown): error is BalancerError {
   return error instanceof BalancerError && error.code === 'OVERLOADED' && error.reasons !== undefined
 }
 
-function kindOf({ tags }: Call): string {
-  return tags.join()
+function kindOf({ tags, sole }: Call): string {
+  return [sole?.id ?? '', ...tags].join('\0')
 }

@@ -1,9 +1,10 @@
+import { answeredBy } from '../core/call.ts'
 import type { Attempt, BalancerResponse, Call, Core, Policy, RequestBody } from '../core/contracts.ts'
 import { BalancerError, type BalancerErrorCode } from '../core/errors.ts'
 import { type ClassRule, classOfStatus } from '../core/outcome.ts'
+import { isReplayable } from '../core/replay.ts'
 import { retryAfterMs } from '../core/retry-after.ts'
 import { fits } from '../core/selection.ts'
-import { answered, isReplayable } from './repeat.ts'
 
 export interface RetrySettings {
   /** Sends in all. */
@@ -51,7 +52,7 @@ export function retry(settings: RetrySettings): Policy {
           const before = call.attempts.length
           try {
             const response = await next(call, request)
-            attempt = answered(call, response)
+            attempt = answeredBy(call, response)
             const rule = attempt?.rule ?? core.classes[classOfStatus(response.status)]
             if (!isWorthAnother(rule, response.status, call, settings) || !isReplayable(request.body)) {
               answer?.body.discard()

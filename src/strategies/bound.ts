@@ -1,18 +1,9 @@
 import type { Backend } from '../core/contracts.ts'
 import { expected } from './expected.ts'
 
-/** Option of every hash strategy. */
-export interface BoundOptions {
-  /**
-   * Bounded loads (Mirrokni, Thorup and Zadimoghaddam): nobody gets a request beyond this many times its fair share, by
-   * weight, of what is in flight; it goes to the next in the key's order. Above 1; usual: 1.25. Default: not bounded.
-   */
-  readonly bound?: number
-}
-
-export function checkBound(bound: number | undefined): void {
+export function checkBound(strategy: string, bound: number | undefined): void {
   const holds = bound === undefined || (bound > 1 && bound < Infinity)
-  expected(holds, 'bound', 'a number above 1', bound)
+  expected(holds, `${strategy}: bound`, 'a number above 1', bound)
 }
 
 /** Less than one request in a billion, and more than what rounding adds: a share of exactly 11 must not let a twelfth in. */

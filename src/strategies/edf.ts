@@ -1,5 +1,6 @@
 import type { Backend, Random, Strategy } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
+import type { EdfOptions } from '../core/strategy-options.ts'
 
 /** Virtual time between two turns of the heaviest. Sums of whole numbers are exact for 2^21 of them, so that ties stay ties. */
 const SHORTEST = 2 ** 32
@@ -7,14 +8,6 @@ const SHORTEST = 2 ** 32
 const LONGEST = 2 ** 100
 /** Steps of a random first turn. */
 const STEPS = 2 ** 30
-
-export interface EdfOptions {
-  /**
-   * A weight counts as weight / (requests in flight + 1)^bias: 0 = plain weighted round robin, 1 = weighted least request, as in
-   * Envoy (`active_request_bias`), more = the less loaded still more. Default 0.
-   */
-  readonly bias?: number
-}
 
 /**
  * Weighted round robin by earliest deadline first (Envoy, gRFC A58): a turn comes 1 / weight after the one before, first come

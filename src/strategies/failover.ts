@@ -1,15 +1,9 @@
 import type { Strategy } from '../core/contracts.ts'
+import type { FailoverOptions } from '../core/strategy-options.ts'
 import { loadsOf, priorityOf, type TieredStrategy, tiersOf } from '../core/tiers.ts'
 import { expected, expectedWithin } from './expected.ts'
 import { Groups, pickerOver } from './groups.ts'
-
-export interface FailoverOptions {
-  /**
-   * A priority is given all the traffic while its healthy share, by weight, times this is at least 1; at least 1, default 1.4 (Envoy):
-   * below 72 % healthy the next one takes over what is missing. Infinity: only when nobody is healthy.
-   */
-  readonly overprovisioning?: number
-}
+import { keyWithin } from './key.ts'
 
 /** Envoy's overprovisioning factor of 140 %. */
 export const OVERPROVISIONING = 1.4
@@ -29,11 +23,13 @@ export function failover(
   return {
     name: `failover(${inner.name})`,
     overprovisioning,
+    ...keyWithin(inner),
     start(core) {
       const groups = new Groups(inner, core)
       return {
         head: groups.head,
         settle: groups.settle,
+        score: groups.score,
         build(members) {
           const usable = new Set(members.eligible)
           const tiers = tiersOf(members.all, (it) => usable.has(it) && it.reasons.size === 0, overprovisioning)

@@ -40,6 +40,8 @@ export class Groups {
   readonly head = (attempt: Attempt): void => this.#chooserOf.get(attempt.backend)?.head?.(attempt)
 
   readonly settle = (attempt: Attempt): void => this.#chooserOf.get(attempt.backend)?.settle?.(attempt)
+
+  readonly score = (backend: Backend): number | undefined => this.#chooserOf.get(backend)?.score?.(backend)
 }
 
 /**

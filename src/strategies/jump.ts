@@ -1,6 +1,6 @@
 import type { Strategy } from '../core/contracts.ts'
-import { type BoundOptions, checkBound } from './bound.ts'
-import { byKey } from './by-key.ts'
+import type { HashOptions } from '../core/strategy-options.ts'
+import { byKey, hashing } from './by-key.ts'
 import { Word, Xxh64 } from './hash.ts'
 import type { Order } from './walk.ts'
 
@@ -15,15 +15,14 @@ const FACTOR_LOW = 0x87b0b0fd | 0
  * move. When one is down, only its keys move. Weights do not count, 0 apart. O(log n) a pick. Calls without a key: anyone
  * eligible, by weight.
  */
-export function jump({ bound }: BoundOptions = {}): Strategy {
-  checkBound(bound)
+export function jump(options: HashOptions): Strategy {
   return byKey(
-    'jump',
+    hashing('jump', options),
     function* (members) {
       yield
       return new Jumps(members.length)
     },
-    bound,
+    options.bound,
   )
 }
 

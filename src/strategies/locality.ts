@@ -3,6 +3,7 @@ import { healthOf, isAble, loadsOf, priorityOf, weightOf } from '../core/tiers.t
 import { expected, expectedWithin } from './expected.ts'
 import { OVERPROVISIONING } from './failover.ts'
 import { Groups, pickerOver } from './groups.ts'
+import { keyWithin } from './key.ts'
 
 export interface LocalityOptions {
   /** The caller's own zone, as in the backends' `zone`. */
@@ -91,9 +92,11 @@ function zoned(
   expectedWithin(name, inner)
   return {
     name: `${name}(${inner.name})`,
+    ...keyWithin(inner),
     start(core): Chooser {
       const groups = new Groups(inner, core)
-      return { head: groups.head, settle: groups.settle, build: (members) => build(members, groups, core) }
+      const { head, settle, score } = groups
+      return { head, settle, score, build: (members) => build(members, groups, core) }
     },
   }
 }

@@ -1,7 +1,8 @@
 import type { Strategy } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
-import { type BoundOptions, checkBound } from './bound.ts'
-import { byKey } from './by-key.ts'
+import { isPrime } from '../core/spelling.ts'
+import type { MaglevOptions } from '../core/strategy-options.ts'
+import { byKey, hashing } from './by-key.ts'
 import { expected } from './expected.ts'
 import { Xxh64 } from './hash.ts'
 import { type Member, PORTION } from './tables.ts'
@@ -11,27 +12,21 @@ import type { Order } from './walk.ts'
 const SIZE = 65_537
 const MOST = 5_000_011
 
-export interface MaglevOptions extends BoundOptions {
-  /**
-   * Slots of the table: a prime up to 5 000 011; default 65 537 (Envoy). At least 100 per backend keep the shares within 1 %.
-   */
-  readonly size?: number
-}
-
 /**
  * Maglev (Eisenbud et al., NSDI 2016): a table in which the backends take turns to claim slots, each in its own order.
  * Shares are the most even of all hash strategies; when a backend comes or goes, about 1 % of the others' keys move too.
  * When one is down, only its keys move. O(1) a pick, 4 bytes a slot. Weights are the configured ones: slow start moves no
  * keys. Calls without a key: anyone eligible, by weight.
  */
-export function maglev({ size = SIZE, bound }: MaglevOptions = {}): Strategy {
-  expected(isPrime(size) && size <= MOST, 'size', `a prime up to ${MOST}`, size)
-  checkBound(bound)
-  const { name, start } = byKey('maglev', (members) => tableOf(members, size), bound)
+export function maglev(options: MaglevOptions): Strategy {
+  const common = hashing('maglev', options)
+  const { size = SIZE, bound } = options
+  expected(isPrime(size) && size <= MOST, 'maglev: size', `a prime up to ${MOST}`, size)
+  const unwarned = byKey(common, (members) => tableOf(members, size), bound)
   return {
-    name,
+    ...unwarned,
     start(core) {
-      const chooser = start(core)
+      const chooser = unwarned.start(core)
       return {
         build(members) {
           const { length } = members.all
@@ -44,12 +39,6 @@ export function maglev({ size = SIZE, bound }: MaglevOptions = {}): Strategy {
       }
     },
   }
-}
-
-function isPrime(n: number): boolean {
-  if (!Number.isInteger(n) || n < 2) return false
-  for (let i = 2; i * i <= n; i++) if (n % i === 0) return false
-  return true
 }
 
 class Slots implements Order {

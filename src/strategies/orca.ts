@@ -1,29 +1,19 @@
 import type { Attempt, Backend, Strategy } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
-import { header } from '../core/headers.ts'
+import type { OrcaOptions } from '../core/strategy-options.ts'
 import { periodsOf, Turns } from './edf.ts'
+import { loadReportOf } from './orca-report.ts'
 
 /** Weights are read from the reports no more often than this, ms (gRFC A58). */
 const UPDATE_MS = 100
 /** Reports that say more than this are taken for nonsense: beyond it sums of weights would lose the others. */
 const MOST = Number.MAX_SAFE_INTEGER
 
-/** Times are in ms. */
-export interface OrcaOptions {
-  /** A backend's reports count only after it has been reporting for so long; default 10 000. */
-  readonly blackoutMs?: number
-  /** A report that is older does not count; default 180 000. */
-  readonly expireMs?: number
-  /** How often weights follow the reports, at least 100; default 1 000. */
-  readonly updateMs?: number
-  /** The share of errors, times this, counts as utilization; default 1. */
-  readonly errorPenalty?: number
-}
-
 /**
  * Weighted round robin by what backends report of themselves (client-side WRR, gRFC A58): requests per second by utilization.
- * Reports are read from the `endpoint-load-metrics` header of answers, as text or JSON (ORCA). Who has none that counts gets the
- * mean weight. With fewer than two reports the configured weights count; otherwise only their passing factors, such as slow
+ * Reports (ORCA) are read from the headers of answers: `endpoint-load-metrics` as text, JSON or protobuf, `endpoint-load-metrics-bin`;
+ * of their fields only `application_utilization`, or else `cpu_utilization`, `rps_fractional` and `eps`. Who has none that
+ * counts gets the mean weight. With fewer than two reports the configured weights count; otherwise only their passing factors, such as slow
  * start, do. O(log n) a pick, and O(n) once per `updateMs`.
  */
 export function orca(options: OrcaOptions = {}): Strategy {
@@ -127,30 +117,8 @@ function settle(weights: Float64Array, factors: Float64Array): boolean {
 
 /** Requests per second by utilization, which errors add to; 0 without a report of both. */
 function reportedWeight({ headers }: Attempt, errorPenalty: number): number {
-  const text = headers === undefined ? undefined : header(headers, 'endpoint-load-metrics')
-  if (text === undefined) return 0
-  const fields = text.startsWith('JSON ') ? jsonFields(text.slice('JSON '.length)) : textFields(text)
-  const read = (name: string): number => Math.max(0, Number(fields.get(name)) || 0)
-  const utilization = read('application_utilization') || read('cpu_utilization')
-  const perSecond = read('rps_fractional')
-  if (utilization === 0 || perSecond === 0) return 0
-  return perSecond / (utilization + (read('eps') / perSecond) * errorPenalty)
-}
-
-/** `TEXT cpu_utilization=0.3, eps=1`; Envoy writes `cpu_utilization:0.3,eps:1`. */
-function textFields(text: string): ReadonlyMap<string, unknown> {
-  const pairs = text.replace(/^TEXT /, '').split(',')
-  return new Map(pairs.map((pair) => pair.split(/[=:]/, 2).map((part) => part.trim()) as [string, string]))
-}
-
-/** `JSON {"cpu_utilization": 0.3}`, by either name of a field that protobuf's JSON allows. What cannot be read says nothing. */
-function jsonFields(text: string): ReadonlyMap<string, unknown> {
-  try {
-    const entries = Object.entries(JSON.parse(text) as object)
-    return new Map(
-      entries.map(([name, value]) => [name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`), value]),
-    )
-  } catch {
-    return new Map()
-  }
+  const report = headers === undefined ? undefined : loadReportOf(headers)
+  if (report === undefined || report.utilization === 0 || report.perSecond === 0) return 0
+  const { utilization, perSecond, errorsPerSecond } = report
+  return perSecond / (utilization + (errorsPerSecond / perSecond) * errorPenalty)
 }

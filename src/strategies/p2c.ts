@@ -1,11 +1,7 @@
 import type { Backend, Picker, Prefer, Random, Strategy } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
+import type { P2cOptions } from '../core/strategy-options.ts'
 import { drawByWeight, equalWeights } from './alias.ts'
-
-export interface P2cOptions {
-  /** How many candidates are compared, a whole number >= 2; default 2. Each one more helps less (Mitzenmacher). */
-  readonly choices?: number
-}
 
 /**
  * Power of two choices (Mitzenmacher): two distinct backends at random, the better one by `prefer`. Candidates are drawn by

@@ -1,6 +1,8 @@
 import type { Backend, Strategy } from '../core/contracts.ts'
+import type { HashOptions } from '../core/strategy-options.ts'
 import { drawByWeight } from './alias.ts'
-import { Bound, type BoundOptions, checkBound } from './bound.ts'
+import { Bound } from './bound.ts'
+import { hashing, ownersOf } from './by-key.ts'
 import { Xxh64 } from './hash.ts'
 
 /**
@@ -9,10 +11,12 @@ import { Xxh64 } from './hash.ts'
  * for up to about 200 backends. Weights are the configured ones: slow start moves no keys. Calls without a key: anyone
  * eligible, by weight.
  */
-export function rendezvous({ bound }: BoundOptions = {}): Strategy {
-  checkBound(bound)
+export function rendezvous(options: HashOptions): Strategy {
+  const common = hashing('rendezvous', options)
+  const alone = common.whenOut === 'fail'
+  const { bound } = options
   return {
-    name: 'rendezvous',
+    ...common,
     start({ random }) {
       const hash = new Xxh64()
       return {
@@ -20,14 +24,22 @@ export function rendezvous({ bound }: BoundOptions = {}): Strategy {
           const eligible = [...members.eligible] // reading a frozen array is slower
           const n = eligible.length
           if (n === 0) return () => undefined
-          if (n === 1) return () => eligible[0]
+          if (n === 1 && !alone) return () => eligible[0]
           const draw = drawByWeight(eligible, random)
-          const ranking = new Ranking(eligible)
+          const owners = alone ? ownersOf(members) : eligible
+          const ranking = new Ranking(owners)
+          const usable = new Set(eligible)
           const bounds = bound === undefined ? undefined : new Bound(bound, eligible)
-          return ({ key, picks }) => {
+          return (call) => {
+            const { key, picks } = call
             if (key === undefined) return eligible[draw()]
             const { high, low } = hash.of(key)
             ranking.score(high, low)
+            if (alone) {
+              const owner = owners[ranking.at(0, undefined)]!
+              call.sole = owner
+              return usable.has(owner) ? owner : undefined
+            }
             const rank = picks % n
             const own = ranking.at(rank, undefined)
             if (bounds === undefined || eligible[own]!.inflight === 0) return eligible[own]

@@ -1,6 +1,6 @@
 import type { Strategy } from '../core/contracts.ts'
-import { type BoundOptions, checkBound } from './bound.ts'
-import { byKey } from './by-key.ts'
+import type { RingHashOptions } from '../core/strategy-options.ts'
+import { byKey, hashing } from './by-key.ts'
 import { expected } from './expected.ts'
 import { Crc32, Xxh64 } from './hash.ts'
 import { type Member, PORTION } from './tables.ts'
@@ -13,46 +13,25 @@ const ENVOY_MIN_SIZE = 1_024
 /** Signed numbers with their first bit turned are in the order of the unsigned ones. */
 const SIGN = 0x80000000 | 0
 
-export interface RingHashOptions extends BoundOptions {
-  /**
-   * Whose ring to make, so that both send the same key to the same backend. Points are made of the backends' ids, which have
-   * to be what the other calls them: 'host:port'.
-   * - 'envoy' (gRPC too): xxHash64 of `id_0`, `id_1`, ...; at least `minSize` points in all. Another number of backends
-   *   changes everybody's number of points, so keys of others move as well.
-   * - 'nginx': `hash ... consistent` and pingora's ring: chained CRC-32 of host and port, `points` per weight.
-   *
-   * Default: xxHash64 with `points` per weight; when a backend comes or goes, only its keys move.
-   */
-  readonly like?: 'envoy' | 'nginx'
-  /**
-   * Points per 1 of weight, but for 'envoy'; default 160: shares within about 8 % (standard deviation; 1 / sqrt(points)).
-   */
-  readonly points?: number
-  /** Least points in all for 'envoy'; default 1 024 (Envoy, gRPC). */
-  readonly minSize?: number
-  /** Most points in all, up to 8 388 608, the default (Envoy). Beyond it everybody gets fewer in proportion. gRPC: 4 096. */
-  readonly maxSize?: number
-}
-
 /**
  * Consistent hashing on a ring of points (Karger; ketama): a key belongs to the first point at or after its hash. Whoever
  * may not be picked is passed over, its keys spread over the others by their points, and nobody else's key moves. O(1) a
  * pick, 16 bytes a point. Weights are the configured ones: slow start moves no keys. Calls without a key: anyone eligible,
  * by weight.
  */
-export function ringHash(options: RingHashOptions = {}): Strategy {
+export function ringHash(options: RingHashOptions): Strategy {
+  const common = hashing('ring-hash', options)
   const { like, points = 160, minSize = ENVOY_MIN_SIZE, maxSize = MOST_POINTS, bound } = options
-  expected(like === undefined || like === 'envoy' || like === 'nginx', 'like', "'envoy' or 'nginx'", like)
-  expected(points >= 1 && points <= 65_536, 'points', '1 to 65536', points)
-  expected(Number.isInteger(minSize) && minSize >= 1, 'minSize', 'a whole number from 1', minSize)
+  expected(like === undefined || like === 'envoy' || like === 'nginx', 'ring-hash: like', "'envoy' or 'nginx'", like)
+  expected(points >= 1 && points <= 65_536, 'ring-hash: points', '1 to 65536', points)
+  expected(Number.isInteger(minSize) && minSize >= 1, 'ring-hash: minSize', 'a whole number from 1', minSize)
   const most = Number.isInteger(maxSize) && maxSize >= 1 && maxSize <= MOST_POINTS
-  expected(most, 'maxSize', `a whole number from 1 to ${MOST_POINTS}`, maxSize)
-  expected(like !== 'envoy' || minSize <= maxSize, 'minSize', `at most maxSize, ${maxSize}`, minSize)
-  checkBound(bound)
+  expected(most, 'ring-hash: maxSize', `a whole number from 1 to ${MOST_POINTS}`, maxSize)
+  expected(like !== 'envoy' || minSize <= maxSize, 'ring-hash: minSize', `at most maxSize, ${maxSize}`, minSize)
   const held = (members: readonly Member[]): Uint32Array =>
     like === 'envoy' ? pointsOfEnvoy(members, minSize, maxSize) : pointsByWeight(members, points, maxSize)
   const hash = (): PointHash => (like === 'nginx' ? new CrcPoints() : new XxhPoints())
-  return byKey('ring-hash', (members) => ringOf(members, held(members), hash()), bound)
+  return byKey(common, (members) => ringOf(members, held(members), hash()), bound)
 }
 
 /** A hash of keys and of points, the last one taken. */

@@ -1,11 +1,7 @@
 import type { Attempt, Backend, Strategy } from '../core/contracts.ts'
 import type { OutcomeClass } from '../core/outcome.ts'
-import { type Cost, costsOf } from './cost.ts'
-
-export interface SmartOptions {
-  /** What a call costs, in any unit. Of backends that hardly ever fail, cheap ones get up to 5 % more; default: all alike. */
-  readonly cost?: Cost
-}
+import type { SmartOptions } from '../core/strategy-options.ts'
+import { costsOf } from './cost.ts'
 
 /** What is thought of a backend nobody knows. */
 const PRIOR = 0.8
@@ -88,7 +84,9 @@ export class Confidence {
 export function smart({ cost = () => 0 }: SmartOptions = {}): Strategy {
   return {
     name: 'smart',
-    start({ random }) {
+    start({ random, clock }) {
+      /** Of the picker in use: what its price deserves. */
+      let bonusOf = (_: Backend): number => 0
       const known = new WeakMap<Backend, Confidence>()
       const confidenceIn = (backend: Backend): Confidence => {
         const confidence = known.get(backend) ?? new Confidence()
@@ -107,10 +105,12 @@ export function smart({ cost = () => 0 }: SmartOptions = {}): Strategy {
           const costs = costsOf(eligible, cost, 'smart')
           const highest = Math.max(...costs)
           const bonuses = costs.map((one) => (highest > 0 ? 1 - one / highest : 0))
+          const ownBonusOf = (backend: Backend): number => bonuses[eligible.indexOf(backend)] ?? 0
           const weights = new Float64Array(n)
           const upTo = new Float64Array(n)
           const weighedMs = Float64Array.of(-Infinity)
           return ({ nowMs }) => {
+            bonusOf = ownBonusOf // only now: a change that is tried but not made must not count
             const due = nowMs - weighedMs[0]! >= REFRESH_MS
             if (due) weighedMs[0] = nowMs
             let total = 0
@@ -129,6 +129,7 @@ export function smart({ cost = () => 0 }: SmartOptions = {}): Strategy {
             return eligible[i]
           }
         },
+        score: (backend) => known.get(backend)?.factor(clock.now(), bonusOf(backend)),
         settle({ backend, class: kind, rule, endMs }: Attempt): void {
           const by = kind === 'rate-limited' || rule?.health === 'failure' ? (FAILURES[kind!] ?? FAILURE) : undefined
           if (by !== undefined) confidenceIn(backend).fail(by, endMs)

@@ -2,6 +2,7 @@ import type { Backend, Members, Picker, Random, Strategy } from '../core/contrac
 import { priorityOf } from '../core/tiers.ts'
 import { expected, expectedWithin } from './expected.ts'
 import { Xxh64 } from './hash.ts'
+import { keyWithin } from './key.ts'
 
 export interface SubsetOptions {
   /**
@@ -34,6 +35,7 @@ export function subset(inner: Strategy, { size, by }: SubsetOptions = {}): Strat
   expectedWithin('subset', inner)
   return {
     name: `subset(${inner.name})`,
+    ...keyWithin(inner),
     start(core) {
       const chooser = inner.start(core)
       const salt = typeof by === 'string' ? new Xxh64().of(by).low : core.random(1 << 30)
@@ -41,6 +43,7 @@ export function subset(inner: Strategy, { size, by }: SubsetOptions = {}): Strat
       return {
         head: (attempt) => chooser.head?.(attempt),
         settle: (attempt) => chooser.settle?.(attempt),
+        score: (backend) => chooser.score?.(backend),
         build(members) {
           const { length } = members.all
           if (first && size !== undefined && length > 0 && core.members().all.length === 0) {

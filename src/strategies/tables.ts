@@ -17,8 +17,7 @@ export const PORTION = 1_024
 /** Other work waits no longer than this for a table, ms; the last portion and the change of tables come on top. */
 export const SLICE_MS = 2
 /**
- * The first table is made at once up to so many portions, some 2 000 backends of a ring: it has no predecessor that could
- * serve.
+ * A table that has no predecessor which could serve is made at once up to so many portions, some 2 000 backends of a ring.
  */
 const FIRST_PORTIONS = 1_024
 
@@ -41,6 +40,16 @@ class Table {
     return all.every((backend, i) => members[i]!.id === backend.id && members[i]!.weight === weightOf(backend))
   }
 
+  /** By the table's own index; those that it does not hold are left out. */
+  place(backends: readonly Backend[]): readonly (Backend | undefined)[] {
+    const placed = new Array<Backend | undefined>(this.members.length).fill(undefined)
+    for (const backend of backends) {
+      const index = this.indexes.get(backend.id)
+      if (index !== undefined) placed[index] = backend
+    }
+    return placed
+  }
+
   /** Works until it is finished or `enough`. */
   work(enough: () => boolean): void {
     while (this.#steps !== undefined && !enough()) {
@@ -56,24 +65,30 @@ class Table {
 export class View {
   readonly table: Table
   readonly #eligible: readonly Backend[]
+  readonly #owners: readonly Backend[] | undefined
   readonly #bound: Bound | undefined
   shown: Table | undefined
   /** Undefined while there is no table that leads to one of its backends. */
   walk: Walk | undefined
 
-  constructor(table: Table, eligible: readonly Backend[], bound: number | undefined) {
+  constructor(
+    table: Table,
+    eligible: readonly Backend[],
+    owners: readonly Backend[] | undefined,
+    bound: number | undefined,
+  ) {
     this.table = table
     this.#eligible = eligible
+    this.#owners = owners
     this.#bound = bound === undefined ? undefined : new Bound(bound, eligible)
   }
 
   show(table: Table): void {
-    const backends = new Array<Backend | undefined>(table.members.length).fill(undefined)
-    for (const backend of this.#eligible) {
-      const index = table.indexes.get(backend.id)
-      if (index !== undefined) backends[index] = backend
-    }
-    const walk = new Walk(table.order!, backends, this.#bound)
+    const placed = table.place(this.#eligible)
+    const owners = this.#owners === undefined ? placed : table.place(this.#owners)
+    const walk = new Walk(table.order!, placed, owners, this.#bound)
+    // A table of other members, as of an update that is only tried, is no gain if it leads to nobody.
+    if (walk.reach === 0 && this.walk !== undefined && table !== this.table) return
     this.shown = table
     this.walk = walk.reach > 0 ? walk : undefined
   }
@@ -99,16 +114,18 @@ export class Tables {
     this.#bound = bound
   }
 
-  view({ all }: Members, eligible: readonly Backend[]): View {
+  view({ all }: Members, eligible: readonly Backend[], owners?: readonly Backend[]): View {
     const known = [this.#latest?.table, this.serving?.table, this.serving?.shown, this.#working]
     const table = known.find((it) => it?.isOf(all)) ?? new Table(all, this.#plan)
-    const view = new View(table, eligible, this.#bound)
+    const view = new View(table, eligible, owners, this.#bound)
     const old = this.serving?.shown ?? this.#latest?.shown
     const first = this.#latest === undefined
     this.#latest = view
     if (table.order !== undefined) view.show(table)
     else if (old !== undefined) view.show(old)
-    if (first) this.#work(table, FIRST_PORTIONS, Infinity)
+    // Keys that have but one owner cannot be served meanwhile by a table that leads to nobody.
+    const isLost = owners !== undefined && view.walk === undefined && eligible.length > 0
+    if (first || (isLost && table.order === undefined)) this.#work(table, FIRST_PORTIONS, Infinity)
     else if (this.#working === undefined) this.#slice()
     return view
   }

@@ -1,24 +1,14 @@
 import type { Attempt, Backend, Random, Strategy } from '../core/contracts.ts'
-import { type Cost, costsOf } from './cost.ts'
+import type { Prior, ThompsonOptions } from '../core/strategy-options.ts'
+import { costsOf, said } from './cost.ts'
 import { expected } from './expected.ts'
-
-export interface ThompsonOptions {
-  /** What a call costs, in any unit; default: nothing, which leaves the share of successes to decide. */
-  readonly cost?: Cost
-  /** What a success is worth, in the unit of `cost`, > 0; default: ten times the highest cost. More looks less at prices. */
-  readonly value?: number
-  /** What a millisecond of the latency is worth, in the unit of `cost`, >= 0; default 0. */
-  readonly latencyCost?: number
-  /** How much of what is known is left after one more result in the pool, in (0, 1]; default 0.99, a memory of 100 results. */
-  readonly discount?: number
-  /** Time constant by which it is forgotten as well, ms; default 300 000: for little traffic. */
-  readonly decayMs?: number
-}
 
 /** Resolution of a uniform draw. */
 const SCALE = 1 << 30
 /** What half an answer is worth. */
 const TRUNCATED = 0.5
+const TRUSTED: Prior = { successes: 4, failures: 0.2 }
+const UNKNOWN: Prior = { successes: 0, failures: 0 }
 
 /**
  * Discounted Thompson sampling: draws each backend's share of successes from what is known of it, and takes the highest of
@@ -27,25 +17,34 @@ const TRUNCATED = 0.5
  * Weights are not looked at (0 apart). It allocates, and is O(n): for up to about 100 backends.
  */
 export function thompson(options: ThompsonOptions = {}): Strategy {
-  const { cost = () => 0, value, latencyCost = 0, discount = 0.99, decayMs = 300_000 } = options
+  const { cost = () => 0, value, latencyCost = 0, discount = 0.99, decayMs = 300_000, prior } = options
   expected(value === undefined || (value > 0 && value < Infinity), 'thompson: value', 'a number > 0', value)
   expected(latencyCost >= 0 && latencyCost < Infinity, 'thompson: latencyCost', 'a number >= 0', latencyCost)
   expected(discount > 0 && discount <= 1, 'thompson: discount', 'a number above 0, at most 1', discount)
   expected(decayMs > 0, 'thompson: decayMs', 'a number > 0', decayMs)
+  expected(
+    prior === undefined || prior === 'trusted' || typeof prior === 'function',
+    'thompson: prior',
+    "'trusted' or a function",
+    prior,
+  )
   return {
     name: 'thompson',
-    start({ random }) {
+    start({ random, clock }) {
       let results = 0
       const arms = new WeakMap<Backend, Arm>()
       const armOf = (backend: Backend): Arm => {
-        const arm = arms.get(backend) ?? { successes: 0, failures: 0, results, atMs: -Infinity }
+        const known = arms.get(backend)
+        if (known !== undefined) return known
+        const arm = { ...priorOf(backend, prior), results, atMs: clock.now() }
         arms.set(backend, arm)
         return arm
       }
       const keptOf = (arm: Arm, nowMs: number): number =>
         discount ** (results - arm.results) * Math.exp(-Math.max(0, nowMs - arm.atMs) / decayMs)
       return {
-        build({ eligible }) {
+        build({ all, eligible }) {
+          for (const backend of all) armOf(backend)
           if (eligible.length === 1) return () => eligible[0]
           const known = eligible.map(armOf)
           const costs = costsOf(eligible, cost, 'thompson')
@@ -70,6 +69,12 @@ export function thompson(options: ThompsonOptions = {}): Strategy {
             return best
           }
         },
+        score(backend) {
+          const arm = arms.get(backend)
+          if (arm === undefined) return undefined
+          const kept = keptOf(arm, clock.now())
+          return (1 + kept * arm.successes) / (2 + kept * (arm.successes + arm.failures))
+        },
         settle({ backend, class: kind, rule, endMs }: Attempt): void {
           if (rule === undefined || rule.health === 'none') return
           const arm = armOf(backend)
@@ -92,6 +97,19 @@ interface Arm {
   failures: number
   results: number
   atMs: number
+}
+
+function priorOf(backend: Backend, prior: ThompsonOptions['prior']): Prior {
+  if (prior === undefined) return UNKNOWN
+  if (prior === 'trusted') return TRUSTED
+  const what = `thompson: prior of backend ${backend.id}`
+  const given: unknown = said(prior, backend, what)
+  expected(typeof given === 'object' && given !== null, what, 'an object with successes and failures', given)
+  const { successes, failures } = given as Prior
+  for (const [name, one] of Object.entries({ successes, failures })) {
+    expected(one >= 0 && one < Infinity, `${what}: ${name}`, 'a number >= 0', one)
+  }
+  return { successes, failures }
 }
 
 function beta(a: number, b: number, random: Random): number {

@@ -16,6 +16,8 @@ export class Walk {
   readonly #order: Order
   /** By the order's index; undefined for who may not be picked. */
   readonly #backends: readonly (Backend | undefined)[]
+  /** The same for whose the keys may be, whether or not they may be picked. */
+  readonly #owners: readonly (Backend | undefined)[]
   readonly #bound: Bound | undefined
   /** The number of the last walk that met the member. */
   readonly #met: Int32Array
@@ -23,9 +25,15 @@ export class Walk {
   /** Backends it can come to. */
   readonly reach: number
 
-  constructor(order: Order, backends: readonly (Backend | undefined)[], bound: Bound | undefined) {
+  constructor(
+    order: Order,
+    backends: readonly (Backend | undefined)[],
+    owners: readonly (Backend | undefined)[],
+    bound: Bound | undefined,
+  ) {
     this.#order = order
     this.#backends = backends
+    this.#owners = owners
     this.#bound = bound
     this.#met = new Int32Array(backends.length)
     this.reach = backends.filter((backend, i) => backend !== undefined && order.held[i]! > 0).length
@@ -36,6 +44,16 @@ export class Walk {
     const bound = this.#bound
     if (picks === 0 && bound === undefined) return this.#first(key)
     return this.#distinct(key, picks, bound) ?? this.#distinct(key, picks, undefined)!
+  }
+
+  /** Whose the key is, if it may be picked; nobody else will do for this call. There must be somebody to come to. */
+  own(key: string, call: Call): Backend | undefined {
+    const order = this.#order
+    const owners = this.#owners
+    let i = order.first(key)
+    while (owners[i] === undefined) i = order.next() // gone since the table was made
+    call.sole = owners[i]
+    return this.#backends[i]
   }
 
   #first(key: string): Backend {

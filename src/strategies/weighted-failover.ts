@@ -1,7 +1,8 @@
 import type { Strategy } from '../core/contracts.ts'
+import type { FailoverOptions } from '../core/strategy-options.ts'
 import type { TieredStrategy } from '../core/tiers.ts'
 import { drawByWeight } from './alias.ts'
-import { type FailoverOptions, failover } from './failover.ts'
+import { failover } from './failover.ts'
 import { isOpen } from './groups.ts'
 
 /** Resolution of a draw. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { LiveAttempt } from '../core/attempt.ts'
 import type { BackendRecord } from '../core/backend.ts'
-import type { LiveCall } from '../core/call.ts'
+import type { LiveCall, Sending } from '../core/call.ts'
 import type { Backend, Picker, Strategy } from '../core/contracts.ts'
 import { CLASSES, type OutcomeClass } from '../core/outcome.ts'
 import { backendsOf, type ContractCase, callOf, coreOf, membersOf } from './kit.ts'
@@ -131,7 +131,8 @@ class Bench {
 
   constructor(strategy: Strategy) {
     this.strategy = strategy
-    this.#chooser = strategy.start(coreOf(this.clock, seededRandom(42), () => this.#members))
+    const core = coreOf(this.clock, seededRandom(42), () => this.#members)
+    this.#chooser = strategy.start({ ...core, send: () => this.#unanswered() })
   }
 
   backends(n: number, name = 'backend'): BackendRecord[] {
@@ -145,6 +146,11 @@ class Bench {
 
   pick(picker: Picker): Backend | undefined {
     return picker(callOf(this.clock.now(), `key ${this.clock.now()}`))
+  }
+
+  /** What a strategy asks of backends beside the traffic stays without an answer here: it must do without. */
+  #unanswered(): Sending {
+    return { call: callOf(this.clock.now()), response: new Promise(() => {}) }
   }
 
   /** One attempt from its head to its end, as the pool would tell it. */

@@ -1,4 +1,4 @@
-import type { Backend, Gate, Strategy } from 'evenkeel'
+import type { Backend, Call, Gate, Strategy } from 'evenkeel'
 import { describe, expect, test } from 'vitest'
 import type { LiveCall } from '../../src/core/call.ts'
 import { bench, endpoint, endpoints, hard, soft, watching } from '../support/pool-bench.ts'
@@ -37,6 +37,97 @@ describe('a pick', () => {
     pool.block(backend('a'), soft('probe'))
     expect(met({ prefer: 'a' })).toBe('b c')
     expect(met({ prefer: 'b', tags: ['big'] })).toBe('nobody')
+  })
+
+  test('meets the one a predicate prefers, asked for every backend until it holds', () => {
+    const { pool, backend, met, callOf } = bench(['a', 'b', 'c'])
+    const seen: string[] = []
+    const isB = ({ id }: Backend, call: Call): boolean => {
+      seen.push(`${id} for ${call.method}`)
+      return id === 'b'
+    }
+    expect(pool.pick(callOf({ prefer: isB }))?.id).toBe('b')
+    expect(seen).toEqual(['a for GET', 'b for GET'])
+    expect(met({ prefer: () => false })).toBe('a b c')
+    pool.block(backend('b'), soft('probe'))
+    expect(met({ prefer: isB })).toBe('a c')
+  })
+
+  test('takes of those a predicate means one that may be picked, though others come first', () => {
+    const { pool, backend, met } = bench([endpoint('a', { zone: 'x' }), 'b', endpoint('c', { zone: 'x' })])
+    const inX = ({ endpoint: { zone } }: Backend): boolean => zone === 'x'
+    expect([met({ prefer: inX }), met({ only: inX })]).toEqual(['a', 'a'])
+    pool.block(backend('a'), hard('operator'))
+    expect([met({ prefer: inX }), met({ only: inX })]).toEqual(['c', 'c'])
+    pool.block(backend('c'), hard('operator'))
+    expect([met({ prefer: inX }), met({ only: inX })]).toEqual(['b', 'nobody'])
+  })
+
+  test('fails with CONFIG when a predicate gives no boolean, as one that is async', async () => {
+    const { send } = bench(['a', 'b'])
+    for (const option of ['prefer', 'only'] as const) {
+      for (const wanted of [async () => false, () => 1, () => undefined]) {
+        const error = await balancerError(send({ [option]: wanted as never }))
+        expect(error.code).toBe('CONFIG')
+        expect(error.message).toMatch(
+          new RegExp(`^the ${option} of a call: expected true or false, got a value of type `),
+        )
+      }
+    }
+  })
+
+  test('meets the only one that will do in whatever priority, if it may be picked there', () => {
+    const spares = ['c', 'd', 'e'].map((id) => endpoint(id, { priority: 1 }))
+    const { pool, backend, eligible, met } = bench(['a', 'b', ...spares], { panicBelow: 0.5 })
+    expect([eligible(), met({ only: 'c' }), met({ only: ({ id }) => id === 'd' })]).toEqual(['a b', 'c', 'd'])
+    pool.block(backend('c'), soft('probe'))
+    expect([met({ only: 'c' }), met({ only: 'd' })]).toEqual(['nobody', 'd'])
+    pool.block(backend('d'), soft('probe')) // its priority panics
+    expect([met({ only: 'c' }), met({ only: 'd' }), eligible()]).toEqual(['c', 'd', 'a b'])
+    pool.block(backend('c'), hard('operator'))
+    expect(met({ only: 'c' })).toBe('nobody')
+    pool.apply(['a', 'd'].map((id) => endpoint(id, id === 'd' ? { priority: 1, weight: 0 } : {})))
+    expect(met({ only: 'd' })).toBe('nobody')
+  })
+
+  test('meets only the one that will do, or nobody', () => {
+    const { pool, backend, met, callOf } = bench([endpoint('a', { tags: ['big'], maxInflight: 1 }), 'b', 'c'])
+    const isA = ({ id }: Backend): boolean => id === 'a'
+    const request = { method: 'GET', path: '/', headers: [], body: null }
+    for (const only of ['a', isA]) {
+      expect([met({ only }), met({ only, prefer: 'b' }), met({ only, tags: ['big'] })]).toEqual(['a', 'a', 'a'])
+      expect(met({ only, tags: ['small'] })).toBe('nobody')
+      backend('a').inflight = 1
+      expect(() => pool.lend(callOf({ only }), request)).toThrow(expect.objectContaining({ code: 'OVERLOADED' }))
+      backend('a').inflight = 0
+      pool.block(backend('a'), soft('probe'))
+      expect(() => pool.lend(callOf({ only }), request)).toThrow(expect.objectContaining({ code: 'NO_BACKEND' }))
+      pool.unblock(backend('a'), 'probe')
+    }
+    expect(met({ only: 'unknown' })).toBe('nobody')
+    expect(met({ only: () => false })).toBe('nobody')
+  })
+
+  test('stays with the only one over retries', async () => {
+    const { pool, callOf, transport } = bench(['a', 'b', 'c'], { play: (send) => send.refuse() })
+    const call = callOf({ only: 'c' })
+    const request = { method: 'GET', path: '/', headers: [], body: null }
+    for (let i = 0; i < 3; i++) await pool.handle(call, request).catch(() => {})
+    expect(transport.sends.map(({ to }) => to)).toEqual(['c', 'c', 'c'])
+    call.elsewhere = true
+    expect((await balancerError(pool.handle(call, request))).code).toBe('NO_BACKEND')
+  })
+
+  test('fails with CONFIG when a predicate throws, whatever it is for', async () => {
+    const cause = new Error('mine')
+    const { send } = bench(['a', 'b'])
+    for (const option of ['prefer', 'only'] as const) {
+      const wanted = (): never => {
+        throw cause
+      }
+      const error = await balancerError(send({ [option]: wanted }))
+      expect([error.code, error.message, error.cause]).toEqual(['CONFIG', `the ${option} of a call failed`, cause])
+    }
   })
 
   test('meets who was not tried first, then anyone again', async () => {
@@ -205,7 +296,31 @@ describe('nobody to pick', () => {
 
   test('because a gate or the tags refuse is told as such', async () => {
     const { send } = bench(['a'])
-    expect((await balancerError(send({ tags: ['x'] }))).reasons).toEqual({ a: ['not admitted for this call'] })
+    expect((await balancerError(send({ tags: ['x'] }))).reasons).toEqual({ a: ['without all tags of this call'] })
+    expect((await balancerError(send({ tags: ['x'], only: 'a' }))).reasons).toEqual({
+      a: ['without all tags of this call'],
+    })
+  })
+
+  test('ends when one ends that the call could use, not another', async () => {
+    const { pool, backend, send } = bench([endpoint('a', { tags: ['x'] }), 'b', 'c'], { panicBelow: 0 })
+    for (const [id, untilMs] of [
+      ['a', 9_000],
+      ['b', 5_000],
+    ] as const)
+      pool.block(backend(id), soft('cooldown', untilMs))
+    expect((await balancerError(send({ tags: ['x'] }))).retryAfterMs).toBe(8_000)
+    expect((await balancerError(send({ only: 'a' }))).retryAfterMs).toBe(8_000)
+    pool.block(backend('c'), hard('operator'))
+    expect((await balancerError(send({ only: 'c' }))).retryAfterMs).toBeUndefined()
+  })
+
+  test('because no backend has the id asked for is told as such', async () => {
+    const { send } = bench(['a'])
+    expect(await balancerError(send({ only: 'nope' }))).toMatchObject({
+      code: 'NO_BACKEND',
+      message: 'pool default: no backend has the id "nope" (a: not meant by this call)',
+    })
   })
 
   test('because there is nobody is told as such', async () => {

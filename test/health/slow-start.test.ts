@@ -23,7 +23,7 @@ import {
   soft,
 } from '../support/pool-bench.ts'
 
-const minute = { windowMs: 60_000, aggression: 1, minShare: 0.1 }
+const minute = { by: 'time', windowMs: 60_000, aggression: 1, minShare: 0.1, dwellMs: 2_000 } as const
 
 function ramping(given: readonly (string | Endpoint)[], options: BenchOptions = {}): PoolBench {
   return bench(given, { watchers: [slowStart(minute)], ...options })
@@ -66,7 +66,7 @@ describe('the share of one that came back', () => {
     for (const windowMs of [1, 50, 999, 10_000, 7_200_000]) {
       for (const aggression of [0.1, 1, 10]) {
         for (const minShare of [0.001, 0.5, 1]) {
-          const it = ramping(['a', 'b'], { watchers: [slowStart({ windowMs, aggression, minShare })] })
+          const it = ramping(['a', 'b'], { watchers: [slowStart({ ...minute, windowMs, aggression, minShare })] })
           comeBack(it, 'a')
           let last = it.backend('a').weight
           expect(last).toBe(minShare)
@@ -80,6 +80,14 @@ describe('the share of one that came back', () => {
         }
       }
     }
+  })
+
+  test('grows from the first moments on: Envoy’s docs count a second at least, its code a millisecond', async () => {
+    const it = ramping(['a', 'b'], { watchers: [slowStart({ ...minute, windowMs: 10_000, minShare: 0.001 })] })
+    comeBack(it, 'a')
+    expect(it.backend('a').weight).toBe(0.001)
+    await it.clock.advance(500)
+    expect(it.backend('a').weight).toBeCloseTo(0.05, 9)
   })
 
   test('multiplies its own weight', async () => {
@@ -289,7 +297,7 @@ describe('the timer', () => {
 describe('in a balancer', () => {
   const config = (strategy: Strategy): Parameters<typeof outlierBench>[0] => ({
     strategy,
-    watchers: [slowStart({ windowMs: 10_000, aggression: 1, minShare: 0.1 })],
+    watchers: [slowStart({ ...minute, windowMs: 10_000 })],
     health: { passive: { jitter: 0 } },
   })
 

@@ -265,6 +265,32 @@ describe('a queue', () => {
     expect(states(...waiting)).toBe('sent waits 200')
   })
 
+  test('tells calls apart whose tags only look alike', async () => {
+    for (const alike of ['x,y', 'x y']) {
+      const it = limitBench({ queue: QUEUE }, [
+        endpoint('a', { maxInflight: 1, tags: ['x', 'y'] }),
+        endpoint('b', { maxInflight: 1, tags: [alike] }),
+      ])
+      const all = [it.start({ tags: ['x', 'y'] }), it.start({ tags: ['x', 'y'] })]
+      await it.settle()
+      const other = it.start({ tags: [alike] })
+      await it.settle()
+      expect(states(...all, other), alike).toBe('sent waits sent')
+    }
+  })
+
+  test('does not let calls bound to one full backend hold up the others', async () => {
+    const it = limitBench({ queue: QUEUE }, [endpoint('a', { maxInflight: 1 }), endpoint('b', { maxInflight: 1 })])
+    const busy = [it.start({ only: 'a' }), it.start({ only: 'b' })]
+    const waiting = [it.start({ only: 'a' }), it.start({ only: 'a' }), it.start()]
+    await it.settle()
+    expect(states(...busy, ...waiting)).toBe('sent sent waits waits waits')
+    await it.answer(busy[1]!)
+    expect(states(...waiting)).toBe('waits waits sent')
+    await it.answer(busy[0]!)
+    expect(states(...waiting)).toBe('sent waits sent')
+  })
+
   test('has room again when a call fails before it is sent', async () => {
     let fail = (): void => {}
     const stuck: Policy = {

@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { BackendRecord } from '../../src/core/backend.ts'
 import type { Attempt, Call, Picker, Strategy } from '../../src/core/contracts.ts'
 import { systemRandom } from '../../src/core/random.ts'
+import { auto } from '../../src/strategies/auto.ts'
 import { edf } from '../../src/strategies/edf.ts'
 import { failover } from '../../src/strategies/failover.ts'
 import { least } from '../../src/strategies/least.ts'
@@ -14,15 +15,19 @@ import { locality, zoneWeights } from '../../src/strategies/locality.ts'
 import { orca } from '../../src/strategies/orca.ts'
 import { p2c } from '../../src/strategies/p2c.ts'
 import { byExpectedDelay, byInflight, byPeakEwma } from '../../src/strategies/prefer.ts'
-import { weightedRandom } from '../../src/strategies/random.ts'
+import { random, weightedRandom } from '../../src/strategies/random.ts'
 import { smart } from '../../src/strategies/smart.ts'
 import { subset } from '../../src/strategies/subset.ts'
 import { weightedFailover } from '../../src/strategies/weighted-failover.ts'
+import { weightedRoundRobin } from '../../src/strategies/weighted-round-robin.ts'
 import { backendsOf, callOf, coreOf, membersOf } from '../../src/testing/kit.ts'
 import { manualClock } from '../../src/testing/manual-clock.ts'
 
 /** Which strategy, and what is done to it before. */
 const SUBJECTS: Readonly<Record<string, () => Strategy>> = {
+  auto: () => auto(),
+  random: () => random(),
+  'weighted round robin': () => weightedRoundRobin(),
   edf: () => edf(),
   'edf with bias': () => edf({ bias: 1 }),
   orca: () => reporting(orca({ blackoutMs: 0, updateMs: 100 })),
@@ -124,13 +129,13 @@ function restless(strategy: Strategy): Strategy {
 
 /** Over records of unequal weights, with some requests in flight. */
 function pickerOf(strategy: Strategy): Picker {
-  const random = systemRandom()
+  const chance = systemRandom()
   const list = backendsOf(
     Array.from({ length: BACKENDS }, (_, i) => ({ url: `http://10.0.0.${i}`, weight: 1 + (i % 4) / 3 })),
   )
   const members = membersOf(list)
-  const pick = strategy.start(coreOf(manualClock(), random, () => members)).build(members)
-  for (const record of list) record.inflight = random(8)
+  const pick = strategy.start(coreOf(manualClock(), chance, () => members)).build(members)
+  for (const record of list) record.inflight = chance(8)
   return pick
 }
 

@@ -1,4 +1,4 @@
-import type { Backend, Call, Clock, Endpoint, Picker, Strategy } from 'evenkeel'
+import type { Backend, Call, Clock, Endpoint, HashOptions, Picker, Strategy } from 'evenkeel'
 import { manualClock, seededRandom } from 'evenkeel/testing'
 import type { BackendRecord } from '../../src/core/backend.ts'
 import { jump } from '../../src/strategies/jump.ts'
@@ -85,12 +85,12 @@ export function orderOf(plan: Plan, members: readonly Member[]): Order {
 }
 
 /** Every strategy by key, in each of its kinds. */
-export const STRATEGIES: readonly (readonly [string, (options?: { bound?: number }) => Strategy])[] = [
-  ['ring hash', ringHash],
-  ['ring hash like Envoy', (options) => ringHash({ like: 'envoy', ...options })],
-  ['ring hash like nginx', (options) => ringHash({ like: 'nginx', ...options })],
-  ['maglev', maglev],
-  ['rendezvous', rendezvous],
-  ['jump', jump],
+export const STRATEGIES: readonly (readonly [string, (options?: Partial<HashOptions>) => Strategy])[] = [
+  ['ring hash', (options) => ringHash({ key: 'call', ...options })],
+  ['ring hash like Envoy', (options) => ringHash({ key: 'call', like: 'envoy', ...options })],
+  ['ring hash like nginx', (options) => ringHash({ key: 'call', like: 'nginx', ...options })],
+  ['maglev', (options) => maglev({ key: 'call', ...options })],
+  ['rendezvous', (options) => rendezvous({ key: 'call', ...options })],
+  ['jump', (options) => jump({ key: 'call', ...options })],
 ]
 export const TEN: ReturnType<typeof addresses> = addresses(10)

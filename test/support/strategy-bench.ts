@@ -21,6 +21,8 @@ export interface StrategyBench {
   shares(picks: number, of?: (backend: Backend) => string): Record<string, number>
   /** What the pool tells after an attempt that ended now. */
   settle(backend: Backend, kind: OutcomeClass): void
+  /** What stats would show. */
+  score(id: string): number | undefined
 }
 
 export interface StrategyBenchOptions {
@@ -37,7 +39,7 @@ export function strategyBench(
   const clock = manualClock()
   const all = backendsOf(endpoints.map((it) => ({ url: `http://${it.id}.test`, ...it })))
   let present: readonly BackendRecord[] = all
-  const members = () => Object.freeze({ all: present, eligible: inUse(present, panicBelow, strategy).eligible })
+  const members = () => inUse(present, panicBelow, strategy).members
   const chooser = strategy.start(coreOf(clock, random, members))
   const build = (list: readonly BackendRecord[] = all): Picker => {
     present = list
@@ -69,6 +71,7 @@ export function strategyBench(
       const attempt = { backend, class: kind, rule: CLASSES[kind], endMs: clock.now() }
       chooser.settle?.(attempt as LiveAttempt)
     },
+    score: (id) => chooser.score?.(all.find((it) => it.id === id)!),
   }
 }
 
