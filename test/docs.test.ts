@@ -10,6 +10,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, describe, expect, test } from 'vitest'
+import { sources } from '../scripts/entries.ts'
 
 interface Block {
   /** Of the code's first line, in its page. */
@@ -157,13 +158,7 @@ describe('README.md', () => {
 })
 
 test('all of it type-checks', async () => {
-  const paths = Object.fromEntries(
-    [
-      ['evenkeel', 'src/index.ts'],
-      ['evenkeel/node', 'src/adapters/node.ts'],
-      ['evenkeel/testing', 'src/testing/index.ts'],
-    ].map(([name, source]) => [name, [join(ROOT, source!)]]),
-  )
+  const paths = Object.fromEntries([...sources].map(([name, url]) => [name, [fileURLToPath(url)]]))
   const typeRoots = [join(ROOT, 'node_modules/@types')]
   const compilerOptions = { paths, typeRoots, declaration: false, isolatedDeclarations: false }
   const include = PAGES.map((page) => `${page}/*.ts`)
