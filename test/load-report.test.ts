@@ -138,6 +138,115 @@ test('a path of its own; the default one is then any other', async () => {
   expect((await fetch(`${url}/load`, { method: 'POST' })).status).toBe(200)
 })
 
+describe('probes of prequal', () => {
+  const probe = { headers: { 'x-lb-probe': '1' } }
+
+  test.each(Object.keys(SITES))('are answered behind whatever base path by %s', async (name) => {
+    const { url, report } = await SITES[name]!()
+    const answer = await fetch(`${url}/api/v1${PROBE}?x=1`, probe)
+    expect([answer.status, answer.headers.get('x-lb-rif'), report.inflight]).toEqual([204, '0', 0])
+    expect((await fetch(`${url}/api/v1${PROBE}`)).status).toBe(200) // not a probe
+  })
+
+  test('go to the application elsewhere, but count neither as requests nor by their time', async () => {
+    const seen: number[] = []
+    const report = loadReport({ clock: manualClock() })
+    const listener = report.listener((_, response) => {
+      seen.push(report.inflight)
+      response.writeHead(404).end()
+    })
+    const url = `http://127.0.0.1:${await listening(http.createServer(listener))}`
+    const answer = await fetch(`${url}/load`, probe)
+    expect([answer.status, answer.headers.get('x-lb-rif')]).toEqual([404, '0'])
+    await (await fetch(`${url}/load`, probe)).text()
+    expect((await fetch(url + PROBE)).headers.get('x-lb-lat-ms')).toBeNull()
+    await fetch(`${url}/load`, { method: 'POST', ...probe })
+    expect(seen).toEqual([0, 0, 1])
+  })
+
+  test('reach backends with a base path', async () => {
+    const sites = await Promise.all(Array.from({ length: 4 }, () => SITES['node:http']!()))
+    const warnings: unknown[] = []
+    const seen: string[] = []
+    const balancer = createBalancer({
+      backends: sites.map(({ url }) => `${url}/api`),
+      strategy: prequal({ timeoutMs: 600_000 }),
+    })
+    stops.push(() => balancer.close())
+    balancer.on('warning', (error) => warnings.push(error))
+    for (let i = 0; i < 20; i++) seen.push(await (await balancer.fetch('/')).text())
+    expect([new Set(seen), warnings]).toEqual([new Set(['done']), []])
+  })
+})
+
+test('a long stream is in flight until its end, but took only until its head', async () => {
+  const clock = manualClock()
+  const { url, open, report } = await SITES['node:http']!({ clock })
+  const answer = await fetch(`${url}/stream`)
+  await clock.advance(500)
+  const probe = await fetch(url + PROBE)
+  expect([probe.headers.get('x-lb-rif'), probe.headers.get('x-lb-lat-ms')]).toEqual(['1', '0.00'])
+  open.get('/stream')!.end()
+  await answer.text()
+  await vi.waitFor(() => expect(report.inflight).toBe(0))
+  expect((await fetch(url + PROBE)).headers.get('x-lb-lat-ms')).toBe('0.00')
+})
+
+test('what counts for one that takes long is the time until its head', async () => {
+  const clock = manualClock()
+  const { url, open, report } = await SITES['node:http']!({ clock })
+  const answer = fetch(`${url}/hold`)
+  await vi.waitFor(() => expect(open.size).toBe(1))
+  await clock.advance(300)
+  open.get('/hold')!.write('begun')
+  await clock.advance(200)
+  open.get('/hold')!.end()
+  await (await answer).text()
+  await vi.waitFor(() => expect(report.inflight).toBe(0))
+  expect((await fetch(url + PROBE)).headers.get('x-lb-lat-ms')).toBe('300.00')
+})
+
+test('attached twice it counts once', async () => {
+  const report = loadReport()
+  const app = express()
+  app.use(report.middleware, report.middleware)
+  app.use((_, response) => void response.end(`${report.inflight}`))
+  const answer = await fetch(`http://127.0.0.1:${await listening(http.createServer(app))}/`)
+  expect([await answer.text(), answer.headers.get('x-lb-rif')]).toEqual(['1', '0'])
+  await vi.waitFor(() => expect(report.inflight).toBe(0))
+})
+
+test.each<[string, (response: ServerResponse) => unknown]>([
+  ['a list', (it) => it.writeHead(200, ['X-LB-RIF', '77', 'x-a', '1', 'x-lb-lat-ms', '9', 'x-a', '2'])],
+  ['an object', (it) => it.writeHead(200, 'fine', { 'X-Lb-Rif': '77', 'x-a': ['1', '2'], 'x-lb-lat-ms': 9 })],
+  [
+    'one by one',
+    (it) =>
+      it
+        .setHeader('x-lb-rif', '77')
+        .setHeader('x-a', ['1', '2'])
+        .setHeader('x-lb-lat-ms', '9')
+        .appendHeader('x-lb-rif', '1'),
+  ],
+])('what a server behind it said of its load is not passed on as its own, given as %s', async (_, give) => {
+  const report = loadReport()
+  const listener = report.listener((_request, response) => {
+    give(response)
+    response.end()
+  })
+  const { headers } = await fetch(`http://127.0.0.1:${await listening(http.createServer(listener))}/`)
+  expect([headers.get('x-a'), headers.get('x-lb-rif'), headers.get('x-lb-lat-ms')]).toEqual(['1, 2', '0', null])
+})
+
+test.each([true, false])('metrics of others are passed on unless it writes its own (ORCA: %s)', async (orca) => {
+  const report = loadReport({ orca })
+  const listener = report.listener((_, response) => {
+    response.writeHead(200, { 'endpoint-load-metrics': 'TEXT eps=1' }).end()
+  })
+  const { headers } = await fetch(`http://127.0.0.1:${await listening(http.createServer(listener))}/`)
+  expect(headers.get('endpoint-load-metrics')).toBe(orca ? null : 'TEXT eps=1')
+})
+
 test('unknown paths of Fastify are reported too, and routes answer as ever', async () => {
   const app = fastify()
   stops.push(() => app.close())

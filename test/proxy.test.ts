@@ -163,6 +163,11 @@ describe('connection fields', () => {
     expect(values(got, 'x-d')).toEqual(['4'])
   })
 
+  test('no client passes for a probe', async () => {
+    const { sent } = await passed(get('/lb-probe', 'X-LB-Probe: 1'))
+    expect(values(sent, 'x-lb-probe')).toEqual([])
+  })
+
   test('what a backend says of its load stays with the balancer', async () => {
     const load = ['X-LB-RIF: 3', 'X-LB-Lat-Ms: 12.5', 'Endpoint-Load-Metrics: TEXT cpu_utilization=0.3']
     const { got } = await passed(get('/'), `HTTP/1.1 200 OK\r\n${load.join('\r\n')}\r\ncontent-length: 2\r\n\r\nok`)

@@ -1,11 +1,21 @@
-import { BalancerError, type Core, failover, prequal, type Strategy, subset } from 'evenkeel'
-import { strategyContract } from 'evenkeel/testing'
+import {
+  type Backend,
+  BalancerError,
+  type Chooser,
+  type Core,
+  failover,
+  prequal,
+  type Strategy,
+  subset,
+} from 'evenkeel'
+import { manualClock, seededRandom, strategyContract } from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
 import type { LiveAttempt } from '../src/core/attempt.ts'
 import { Load, loadIn } from '../src/core/load.ts'
+import { CLASSES } from '../src/core/outcome.ts'
 import { type Report, Reports, reuseOf } from '../src/strategies/prequal-reports.ts'
 import { Standing } from '../src/strategies/prequal-standing.ts'
-import { callOf } from '../src/testing/kit.ts'
+import { callOf, coreOf, membersOf } from '../src/testing/kit.ts'
 import { backends } from './support/picking.ts'
 
 /** Prequal in front of servers that tell the truth in every answer, which keeps it in reports. */
@@ -73,7 +83,7 @@ describe('hot and cold', () => {
     return { backend: list[i]!, rif, latencyMs, takenMs: 0, uses: 2, ...rest }
   }
   const of = (...reports: readonly Report[]): Reports => {
-    const all = new Reports()
+    const all = new Reports(seededRandom(1))
     for (const one of reports) all.take(one, 16)
     return all
   }
@@ -94,6 +104,20 @@ describe('hot and cold', () => {
     expect(reports.choose(0.84, call)?.backend.id).toBe('e') // floor(0.84 * 7) is the sixth
   })
 
+  test('of latencies within 15 % the one with fewest in flight, and of equals one by lot', () => {
+    const reports = of(report(0, 3, 100), report(1, 1, 114), report(2, 0, 116), report(3, 1, 110), report(4, 20, 1))
+    const met = Array.from({ length: 1_000 }, () => reports.choose(0.84, call)!.backend.id)
+    const ofFourth = met.filter((id) => id === 'd').length
+    expect(new Set(met)).toEqual(new Set('bd'))
+    expect(ofFourth).toBeGreaterThan(400) // five deviations would be 79
+    expect(ofFourth).toBeLessThan(600)
+  })
+
+  test('where only hot ones are left one of those with fewest in flight by lot', () => {
+    const reports = of(report(0, 5, 1), report(1, 4, 90), report(2, 4, 2))
+    expect(new Set(Array.from({ length: 100 }, () => reports.choose(0, call)!.backend.id))).toEqual(new Set('bc'))
+  })
+
   test('who was tried, or is full, is passed over, if need be for a hot one', () => {
     const reports = of(report(0, 1, 1), report(1, 30, 9), report(2, 20, 9))
     const first = { ...call, tags: [], tried: (it: unknown) => it === list[0] } as unknown as typeof call
@@ -112,7 +136,7 @@ describe('hot and cold', () => {
   })
 
   test('the latest of a backend counts, and the oldest goes when there are too many', () => {
-    const reports = new Reports()
+    const reports = new Reports(seededRandom(1))
     for (const [i, takenMs] of [0, 1, 0, 2, 3].entries()) reports.take(report(takenMs, i, 1, { takenMs: i }), 3)
     expect(ids(reports)).toBe('acd')
     reports.take(report(4, 1, 1, { takenMs: 5 }), 3)
@@ -130,6 +154,56 @@ describe('hot and cold', () => {
     hot.dropWorst(0.84)
     hot.dropWorst(0.84)
     expect(ids(hot)).toBe('')
+  })
+})
+
+describe('at work', () => {
+  /** So many backends, of whom nobody answers probes: they are known by their answers to requests. */
+  const chooserOf = (
+    n: number,
+  ): { list: readonly Backend[]; chooser: Chooser; says(backend: Backend, load?: string[]): void } => {
+    const list = backends(Array.from({ length: n }, () => 1))
+    const sent = { call: { cancel() {} }, response: new Promise(() => {}) }
+    const core = coreOf(manualClock(), seededRandom(1), () => membersOf(list))
+    const chooser = prequal().start({ ...core, send: () => sent as never, emit() {} })
+    return {
+      list,
+      chooser,
+      says(backend, load = []) {
+        chooser.head!({ backend, headers: load, headMs: 0, rule: CLASSES.ok } as unknown as LiveAttempt)
+      },
+    }
+  }
+  const idle = ['x-lb-rif', '0', 'x-lb-lat-ms', '5']
+
+  test('who falls silent after a change of the pool and before the next pick has its share by weight', () => {
+    const { list, chooser, says } = chooserOf(5)
+    const [silent, ...others] = list as [Backend, ...Backend[]]
+    chooser.build(membersOf(list))(callOf(0))
+    for (let i = 0; i < 9; i++) says(silent)
+    const picker = chooser.build(membersOf(list))
+    says(silent) // the tenth
+    let met = 0
+    for (let i = 0; i < 2_000; i++) {
+      for (const backend of others) says(backend, idle)
+      if (picker(callOf(0)) === silent) met++
+    }
+    expect(met).toBeGreaterThan(300) // 400; by reports it would be none
+    expect(met).toBeLessThan(500)
+  })
+
+  test('a choice is taken for refused only by the call that was asked again', () => {
+    const { list, chooser, says } = chooserOf(10)
+    const [best, ...others] = list as [Backend, ...Backend[]]
+    const picker = chooser.build(membersOf(list))
+    picker(callOf(0))
+    for (const backend of others) says(backend, ['x-lb-rif', '1', 'x-lb-lat-ms', '90'])
+    says(best, ['x-lb-rif', '0', 'x-lb-lat-ms', '1'])
+    const again = Object.assign(callOf(0), { picks: 1 }) // it was tried elsewhere
+    expect(picker(again)).toBe(best)
+    const another = Object.assign(callOf(0), { picks: 1 })
+    expect(picker(another)).toBe(best)
+    expect(picker(another)).not.toBe(best)
   })
 })
 
@@ -208,6 +282,15 @@ describe('what a server knows of its load', () => {
     for (let i = 0; i < 4; i++) load.end(load.begin(), 3_000, 0, 'aborted')
     expect(load.latencyMs(0, 0)).toBe(3_000)
     expect(load.inflight).toBe(0)
+  })
+
+  test('what is known before the end counts then, and the request is in flight until it is over', () => {
+    const load = new Load()
+    load.learn(load.begin(), 20, 0, 'served')
+    expect(load.report(0, 1)).toEqual({ rif: 0, latencyMs: 20 })
+    expect(load.inflight).toBe(1)
+    load.leave()
+    expect(load.report(0)).toEqual({ rif: 0, latencyMs: 20 })
   })
 
   test('only the last 64 are remembered', () => {

@@ -2,11 +2,14 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { systemClock } from '../core/clock.ts'
 import type { Clock } from '../core/contracts.ts'
-import { type Ending, LATENCY_HEADER, Load, PROBE_PATH, RIF_HEADER } from '../core/load.ts'
+import { type Ending, LATENCY_HEADER, Load, PROBE_HEADER, PROBE_PATH, RIF_HEADER } from '../core/load.ts'
 import { OrcaMeter } from './orca-meter.ts'
 
 export interface LoadReportOptions {
-  /** Where probes are answered, whatever their query; default '/lb-probe'. */
+  /**
+   * Where whoever asks is answered, whatever the query; default '/lb-probe'. Probes of `prequal` are told by their header, and
+   * answered behind any prefix of it.
+   */
   readonly path?: string
   /**
    * Also write `endpoint-load-metrics` (ORCA, as text) for the strategy `orca` and other balancers: `cpu_utilization`, the CPU time of
@@ -44,12 +47,14 @@ export interface LoadReport {
   readonly inflight: number
 }
 
+const ORCA_HEADER = 'endpoint-load-metrics'
+
 /**
  * The server half of `prequal` (NSDI '24). Counts requests in flight, each until its last byte or the end of its connection, and
- * remembers how long they took. Every answer gets `x-lb-rif`, the others in flight, and `x-lb-lat-ms`, the median of what recent
- * requests took at about that many, ms; left out when none has ended within the last second. Failures (5xx, 429) count as at least
- * 1 s. GET and HEAD of `path` are answered with a 204 and the same, at once, and are not counted. Streams count as long as they
- * last. No timers.
+ * remembers how long they took until their head: a stream lasts as long as its reader likes. Every answer gets `x-lb-rif`, the
+ * others in flight, and `x-lb-lat-ms`, the median of what recent requests took at about that many, ms; left out when none was
+ * answered within the last second. Failures (5xx, 429) count as at least 1 s. GET and HEAD of `path` are answered with a 204 and the
+ * same, at once. Neither they nor other probes of `prequal` are counted. No timers.
  */
 export function loadReport({
   path = PROBE_PATH,
@@ -59,14 +64,18 @@ export function loadReport({
   const load = new Load()
   const meter = orca ? new OrcaMeter(clock.now()) : undefined
   const sockets = new WeakMap<Socket, Set<() => void>>()
+  const known = new WeakSet<ServerResponse>()
+  /** Nobody else's: those of a server behind this one must not be passed on as its own. */
+  const own = new Set([RIF_HEADER, LATENCY_HEADER, ...(orca ? [ORCA_HEADER, `${ORCA_HEADER}-bin`] : [])])
 
-  const write = (response: ServerResponse, own: number): void => {
+  const write = (response: ServerResponse, counted: number): void => {
     if (response.headersSent) return
-    const { rif, latencyMs } = load.report(clock.now(), own)
+    for (const name of own) response.removeHeader(name)
+    const { rif, latencyMs } = load.report(clock.now(), counted)
     response.setHeader(RIF_HEADER, String(rif))
     if (latencyMs !== undefined) response.setHeader(LATENCY_HEADER, latencyMs.toFixed(2))
     const metrics = meter?.read(clock.now())
-    if (metrics !== undefined) response.setHeader('endpoint-load-metrics', metrics)
+    if (metrics !== undefined) response.setHeader(ORCA_HEADER, metrics)
   }
 
   const count = (request: IncomingMessage, response: ServerResponse): void => {
@@ -74,34 +83,47 @@ export function loadReport({
     const startMs = clock.now()
     const met = load.begin()
     let isOver = false
+    let hasHead = false
     const end = (): void => {
       if (isOver) return
       isOver = true
       left()
       const nowMs = clock.now()
       const ending = endingOf(response)
-      load.end(met, nowMs - startMs, nowMs, ending)
+      if (hasHead) load.leave()
+      else load.end(met, nowMs - startMs, nowMs, ending)
       meter?.count(ending)
     }
     const left = onClose(request.socket, end, sockets)
     response.once('close', end)
-    atHead(response, () => write(response, isOver ? 0 : 1))
+    atHead(response, own, {
+      before: () => write(response, isOver ? 0 : 1),
+      after() {
+        if (isOver) return
+        hasHead = true
+        const nowMs = clock.now()
+        load.learn(met, nowMs - startMs, nowMs, isFailure(response) ? 'failed' : 'served')
+      },
+    })
   }
 
   /** False if it was a probe, and is answered. */
   const begin = (request: IncomingMessage, response: ServerResponse): boolean => {
-    if (!isProbe(request, path)) {
-      count(request, response)
-      return true
+    if (isAsking(request, path)) {
+      write(response, 0)
+      response.writeHead(204, { 'cache-control': 'no-store' }).end()
+      return false
     }
-    write(response, 0)
-    response.writeHead(204, { 'cache-control': 'no-store' }).end()
-    return false
+    if (known.has(response)) return true // attached twice
+    known.add(response)
+    if (isProbe(request)) atHead(response, own, { before: () => write(response, 0) })
+    else count(request, response)
+    return true
   }
 
   const plugin: LoadReport['plugin'] = (app, _, done) => {
     app.addHook('onRequest', (request, reply, next) => {
-      if (isProbe(request.raw, path)) reply.hijack()
+      if (isAsking(request.raw, path)) reply.hijack()
       if (begin(request.raw, reply.raw)) next()
     })
     done()
@@ -121,24 +143,51 @@ export function loadReport({
   }
 }
 
-function isProbe({ method, url = '' }: IncomingMessage, path: string): boolean {
+/** A probe of `prequal`, wherever it goes. */
+function isProbe({ method, headers }: IncomingMessage): boolean {
+  return (method === 'GET' || method === 'HEAD') && headers[PROBE_HEADER] !== undefined
+}
+
+/** Somebody wants to know the load. A probe comes with the base path of its backend in front. */
+function isAsking(request: IncomingMessage, path: string): boolean {
+  const { method, url = '' } = request
   if (method !== 'GET' && method !== 'HEAD') return false
-  return url === path || url.startsWith(`${path}?`)
+  const [asked = ''] = url.split('?', 1)
+  return asked === path || (isProbe(request) && asked.endsWith(path))
 }
 
-function endingOf({ writableFinished, statusCode }: ServerResponse): Ending {
-  if (!writableFinished) return 'aborted'
-  return statusCode >= 500 || statusCode === 429 ? 'failed' : 'served'
+function endingOf(response: ServerResponse): Ending {
+  if (!response.writableFinished) return 'aborted'
+  return isFailure(response) ? 'failed' : 'served'
 }
 
-/** Before the head is written, whoever writes it: Node calls the same method when nobody did. */
-function atHead(response: ServerResponse, run: () => void): void {
+function isFailure({ statusCode }: ServerResponse): boolean {
+  return statusCode >= 500 || statusCode === 429
+}
+
+/** Around the writing of the head, whoever writes it: Node calls the same method when nobody did. Headers of `own` are not passed. */
+function atHead(
+  response: ServerResponse,
+  own: ReadonlySet<string>,
+  { before, after }: { before(): void; after?(): void },
+): void {
   const writeHead = response.writeHead
-  response.writeHead = ((...args: Parameters<typeof writeHead>) => {
+  response.writeHead = ((...args: unknown[]) => {
     response.writeHead = writeHead
-    run()
-    return writeHead.apply(response, args)
+    before()
+    const given = args.map((it) => withoutOwn(it, own)) as Parameters<typeof writeHead>
+    writeHead.apply(response, given)
+    after?.()
+    return response
   }) as typeof writeHead
+}
+
+/** Headers as `writeHead` takes them: by name, or names and values by turns. Whatever else it takes stays. */
+function withoutOwn(given: unknown, own: ReadonlySet<string>): unknown {
+  const isOwn = (name: unknown): boolean => own.has(String(name).toLowerCase())
+  if (Array.isArray(given)) return given.filter((_, at) => !isOwn(given[at - (at % 2)]))
+  if (typeof given !== 'object' || given === null) return given
+  return Object.fromEntries(Object.entries(given).filter(([name]) => !isOwn(name)))
 }
 
 /**

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { CALL, type CallOptions, type FaceHost, type Sending } from '../core/call.ts'
 import type { BalancerResponse, BodyControl, BodySink, RawHeaders, RequestBody } from '../core/contracts.ts'
 import { BalancerError, type BalancerErrorCode } from '../core/errors.ts'
-import { LATENCY_HEADER, RIF_HEADER } from '../core/load.ts'
+import { LATENCY_HEADER, PROBE_HEADER, RIF_HEADER } from '../core/load.ts'
 import { ReplayBody } from '../core/replay.ts'
 import { checkTarget } from '../core/target.ts'
 import { Affinity, type AffinityOptions, type Tie } from './affinity.ts'
@@ -54,8 +54,9 @@ const KEPT = new Set([
   'x-real-ip',
   'x-request-id',
 ])
-/** Set by this proxy: a client's own copies are not passed on. */
+/** Set by this proxy or this balancer: a client's own copies are not passed on. */
 const OURS = new Set([
+  PROBE_HEADER,
   'forwarded',
   'host',
   'via',

@@ -8,6 +8,8 @@ export const RIF_HEADER = 'x-lb-rif'
 export const LATENCY_HEADER = 'x-lb-lat-ms'
 /** Where servers that count their load answer probes. */
 export const PROBE_PATH = '/lb-probe'
+/** What a probe carries, so that a server knows it wherever it arrives: behind a base path, or where nobody answers it. */
+export const PROBE_HEADER = 'x-lb-probe'
 
 /** What a server says of its load. */
 export interface ReportedLoad {
@@ -63,9 +65,19 @@ export class Load {
     return this.#inflight++
   }
 
-  /** It is over, after so long. Once per request. */
+  /** It is over, after so long. Once per request, unless `learn` and `leave` were told of it. */
   end(met: number, tookMs: number, nowMs: number, ending: Ending): void {
+    this.leave()
+    this.learn(met, tookMs, nowMs, ending)
+  }
+
+  /** It is over. */
+  leave(): void {
     this.#inflight--
+  }
+
+  /** How long it took is known, be it over or not. */
+  learn(met: number, tookMs: number, nowMs: number, ending: Ending): void {
     // Not a number while nothing is known: then an abort says at least something.
     if (ending === 'aborted' && tookMs <= this.latencyMs(met, nowMs)) return
     this.#met[this.#next] = met

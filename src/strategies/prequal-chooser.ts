@@ -1,4 +1,14 @@
-import type { Attempt, Backend, Call, Chooser, Core, Members, Picker, RawHeaders } from '../core/contracts.ts'
+import type {
+  Attempt,
+  Backend,
+  BalancerResponse,
+  Call,
+  Chooser,
+  Core,
+  Members,
+  Picker,
+  RawHeaders,
+} from '../core/contracts.ts'
 import { Deadline } from '../core/deadlines.ts'
 import { BalancerError } from '../core/errors.ts'
 import { loadIn, type ReportedLoad, RIF_HEADER } from '../core/load.ts'
@@ -47,12 +57,16 @@ export class PrequalChooser implements Chooser {
   readonly #core: Core
   readonly #settings: PrequalSettings
   readonly #probes: Probes
-  readonly #reports = new Reports()
+  readonly #reports: Reports
   readonly #standings = new WeakMap<Backend, Standing>()
   readonly #idle: Deadline
   #group: Group
+  /** The last choice, and what it was made for. */
   #last: Backend | undefined
+  #lastCall: Call | undefined
   #pickedMs = -Infinity
+  /** Of the pool, at the last pick. */
+  #members: Members | undefined
   /** Reports since the last request, and per request. */
   #taken = 0
   #perRequest: number
@@ -60,12 +74,13 @@ export class PrequalChooser implements Chooser {
   #unknown = 0
   #looks = 0
   #isWorstNext = false
-  #hasWarned = false
+  readonly #warned = new Set<string>()
 
   constructor(core: Core, settings: PrequalSettings) {
     this.#core = core
     this.#settings = settings
-    this.#probes = new Probes(core, settings, (backend, headers, isBad) => this.#answered(backend, headers, isBad))
+    this.#probes = new Probes(core, settings, (backend, answer, isBad) => this.#answered(backend, answer, isBad))
+    this.#reports = new Reports(core.random)
     this.#idle = new Deadline(core.deadlines, () => this.#rest())
     this.#perRequest = settings.probesPerRequest
     this.#group = this.#groupOf([])
@@ -73,9 +88,9 @@ export class PrequalChooser implements Chooser {
 
   build({ eligible }: Members): Picker {
     const list = [...eligible] // reading a frozen array is slower
-    const group = this.#groupOf(list)
     return (call) => {
-      if (this.#group.list !== list) this.#enter(group) // only now: a change that is tried but not made must not count
+      // Only now: a change that is tried but not made must not count, and who reports may change until then.
+      if (this.#group.list !== list) this.#enter(this.#groupOf(list))
       return this.#pick(call)
     }
   }
@@ -86,7 +101,8 @@ export class PrequalChooser implements Chooser {
     if (word !== undefined && this.#chance(this.#group.heaviest) < backend.weight) this.#take(backend, word, headMs)
   }
 
-  settle({ backend, rule, endMs }: Attempt): void {
+  settle({ backend, call, rule, endMs }: Attempt): void {
+    if (call === this.#lastCall) this.#lastCall = undefined // it was not refused, and its body need not be kept
     const standing = this.#standingOf(backend)
     if (rule?.health === 'success') standing.succeed(endMs)
     if (rule?.health === 'failure' && standing.fail(this.#medianOfFailures(), endMs)) this.#reports.drop(backend)
@@ -97,7 +113,9 @@ export class PrequalChooser implements Chooser {
   #pick(call: Call): Backend | undefined {
     const { speaking, silent, silentShare, blind } = this.#group
     if (speaking.size === 0) return blind(call)
-    if (call.picks > 0) this.#reports.drop(this.#last) // it was refused, if it was for this call
+    // Asked again for the same call, which was not sent there: it was refused.
+    if (call === this.#lastCall && !call.tried(this.#last!)) this.#reports.drop(this.#last)
+    this.#lastCall = call
     this.#last = this.#chance(1) < silentShare ? silent(call) : (this.#coldest(call) ?? blind(call))
     if (call.picks === 0) this.#turnOver(call.nowMs)
     return this.#last
@@ -123,6 +141,7 @@ export class PrequalChooser implements Chooser {
     }
     this.#lookAround(this.#rounded(this.#settings.probesPerRequest), nowMs)
     this.#pickedMs = nowMs
+    this.#members = this.#core.members()
     this.#idle.set(IDLE_PROBE_MS, nowMs)
   }
 
@@ -156,17 +175,21 @@ export class PrequalChooser implements Chooser {
     const nowMs = this.#core.clock.now()
     const { speaking, draw } = this.#group
     if (nowMs - this.#pickedMs > IDLE_MS || speaking.size === 0) return
+    if (this.#core.members() !== this.#members) return // they have changed since, or another strategy has its place
     const backend = draw()
-    if (!this.#core.members().eligible.includes(backend)) return // the members have changed since
     if (!this.#probes.isOut(backend) && this.#probes.isAllowed(nowMs)) this.#probes.send(backend, nowMs)
     this.#idle.set(IDLE_PROBE_MS, nowMs)
   }
 
   // --- reports
 
-  #answered(backend: Backend, headers: RawHeaders | undefined, isBad: boolean): void {
+  #answered(backend: Backend, answer: BalancerResponse | undefined, isBad: boolean): void {
     const nowMs = this.#core.clock.now()
-    const word = this.#heard(backend, headers, isBad, nowMs, backend.inflight)
+    if (answer !== undefined && (answer.status < 200 || answer.status > 299)) {
+      const asked = `GET ${backend.basePath}${this.#settings.path}`
+      this.#warn('probe', backend, `answers a probe, ${asked}, with ${answer.status}: nobody there reports its load`)
+    }
+    const word = this.#heard(backend, answer?.headers, isBad, nowMs, backend.inflight)
     if (word !== undefined) this.#take(backend, word, nowMs)
     else if (isBad && this.#standingOf(backend).suspect(nowMs)) this.#reports.drop(backend)
   }
@@ -248,11 +271,16 @@ export class PrequalChooser implements Chooser {
   }
 
   /** This one has fallen silent, or begins to report; the first time it can only be silence. */
-  #regroup({ id }: Backend): void {
+  #regroup(backend: Backend): void {
     this.#enter(this.#groupOf(this.#group.list))
-    if (this.#hasWarned) return
-    this.#hasWarned = true
-    const message = `prequal: backend ${id} of pool ${this.#core.pool} answers without ${RIF_HEADER}: it is chosen by what this process sees of it`
+    this.#warn('silence', backend, `answers without ${RIF_HEADER}: it is chosen by what this process sees of it`)
+  }
+
+  /** Once of each. */
+  #warn(of: 'probe' | 'silence', { id }: Backend, what: string): void {
+    if (this.#warned.has(of)) return
+    this.#warned.add(of)
+    const message = `prequal: backend ${id} of pool ${this.#core.pool} ${what}`
     this.#core.emit('warning', new BalancerError('CONFIG', message, { backend: id }))
   }
 

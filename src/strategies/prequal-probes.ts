@@ -1,13 +1,14 @@
-import type { Backend, BalancerRequest, Core, RawHeaders } from '../core/contracts.ts'
+import type { Backend, BalancerRequest, BalancerResponse, Core } from '../core/contracts.ts'
 import { Deadline } from '../core/deadlines.ts'
 import { BalancerError } from '../core/errors.ts'
+import { PROBE_HEADER } from '../core/load.ts'
 import type { PrequalSettings } from './prequal.ts'
 
 /** Probes that were not sent for lack of traffic may be sent later, but not more than those of so long, ms. */
 const BURST_MS = 100
 
-/** What came of a probe: headers if there was an answer; `isBad` if the backend failed. */
-export type Answered = (backend: Backend, headers: RawHeaders | undefined, isBad: boolean) => void
+/** What came of a probe: the answer, if there was one; `isBad` if the backend failed. */
+export type Answered = (backend: Backend, answer: BalancerResponse | undefined, isBad: boolean) => void
 
 /** Asks backends for their load, beside the traffic: not more often than allowed, and nobody twice at the same time. */
 export class Probes {
@@ -23,7 +24,7 @@ export class Probes {
 
   constructor(core: Core, { path, timeoutMs, maxProbesPerSecond }: PrequalSettings, answered: Answered) {
     this.#core = core
-    this.#request = { method: 'GET', path, headers: ['user-agent', 'evenkeel-probe'], body: null }
+    this.#request = { method: 'GET', path, headers: ['user-agent', 'evenkeel-probe', PROBE_HEADER, '1'], body: null }
     this.#timeoutMs = timeoutMs
     this.#perMs = maxProbesPerSecond / 1_000
     this.#burst = Math.max(1, this.#perMs * BURST_MS)
@@ -52,14 +53,14 @@ export class Probes {
     })
     late.set(this.#timeoutMs, nowMs)
     const clear = (): void => late.clear()
-    const end = (headers: RawHeaders | undefined): void => {
+    const end = (answer: BalancerResponse | undefined): void => {
       this.#out.delete(backend)
-      this.#answered(backend, headers, call.attempts[0]?.rule?.health === 'failure')
+      this.#answered(backend, answer, call.attempts[0]?.rule?.health === 'failure')
     }
     response.then(
-      ({ headers, body }) => {
-        body.consume({ chunk: () => true, end: clear, fail: clear }) // `late` ends one that goes on for too long
-        end(headers)
+      (answer) => {
+        answer.body.consume({ chunk: () => true, end: clear, fail: clear }) // `late` ends one that goes on for too long
+        end(answer)
       },
       () => {
         clear()

@@ -1,4 +1,4 @@
-import type { Backend, Call } from '../core/contracts.ts'
+import type { Backend, Call, Random } from '../core/contracts.ts'
 import { isOpen } from './groups.ts'
 
 /** What a backend has said of itself, moved on by what was sent there since. */
@@ -23,11 +23,18 @@ export function reuseOf(size: number, backends: number, probes: number, removals
 
 /** Delta of the paper. */
 const SURPLUS = 1
+/** Latencies that differ by less are alike: of equal backends one would get nearly everything while little is in flight. */
+const ALIKE = 0.15
 
 /** The reports at hand, the oldest first; one of each backend at most: the latest. */
 export class Reports {
+  readonly #random: Random
   #all: Report[] = []
   #rifs: Float64Array = new Float64Array(0)
+
+  constructor(random: Random) {
+    this.#random = random
+  }
 
   get all(): readonly Report[] {
     return this.#all
@@ -56,13 +63,24 @@ export class Reports {
 
   /**
    * Hot or cold (HCL): of the backends that have no more in flight than the given quantile of all the one with the least latency;
-   * if only hot ones are open to the call, the one with least in flight.
+   * if only hot ones are open to the call, all of them are looked at. Of those alike the one with least in flight, and then one by lot.
    */
   choose(quantile: number, call: Call): Report | undefined {
     const most = this.#coldUpTo(quantile)
+    let leastMs = Infinity
+    for (const { backend, rif, latencyMs } of this.#all) {
+      if (rif <= most && latencyMs < leastMs && isOpen(backend, call)) leastMs = latencyMs
+    }
+    const coldUpTo = leastMs < Infinity ? most : Infinity
+    const alikeUpTo = leastMs * (1 + ALIKE)
     let best: Report | undefined
+    let equals = 0
     for (const report of this.#all) {
-      if (isOpen(report.backend, call) && (best === undefined || isBetter(report, best, most))) best = report
+      const { backend, rif, latencyMs } = report
+      if (rif > coldUpTo || latencyMs > alikeUpTo || !isOpen(backend, call)) continue
+      if (best === undefined || rif < best.rif) equals = 0
+      else if (rif > best.rif) continue
+      if (this.#random(++equals) === 0) best = report
     }
     return best
   }
