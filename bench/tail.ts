@@ -48,8 +48,10 @@ async function tailOf(strategy: StrategyWord, origins: readonly string[], second
       while (performance.now() < untilMs) {
         const startMs = performance.now()
         try {
-          await (await balancer.request('/')).body.dump()
-          times.push(performance.now() - startMs)
+          const { statusCode, body } = await balancer.request('/')
+          await body.dump()
+          if (statusCode >= 500) failed++
+          else times.push(performance.now() - startMs)
         } catch {
           failed++
         }
@@ -59,6 +61,7 @@ async function tailOf(strategy: StrategyWord, origins: readonly string[], second
     return times.sort((a, b) => a - b)
   }
   await load(WARM_UP_SECONDS)
+  failed = 0
   const before = shares()
   const times = await load(seconds)
   const after = shares()

@@ -12,7 +12,7 @@ import { VirtualTime } from '../bench/sim/virtual-time.ts'
 /** The short form of `npm run sim`. */
 const REQUESTS_OF_CHECKS = 40_000
 const REQUESTS_OF_STATEMENTS = 24_000
-const LONG_MS = 120_000
+const LONG_MS = 240_000
 
 describe('the simulator', () => {
   test('agrees with what queueing theory says', { timeout: LONG_MS }, async () => {

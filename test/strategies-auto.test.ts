@@ -25,7 +25,8 @@ function bench(list: readonly Backend[], seed = 42): Bench {
   const picker = chooser.build(membersOf(list))
   const tell = (backend: Backend, kind: OutcomeClass, ms: number, headMs: number): void => {
     const endMs = clock.now()
-    const attempt = { backend, class: kind, rule: CLASSES[kind], startMs: endMs - ms, headMs, endMs } as LiveAttempt
+    const times = { startMs: endMs - ms, headMs, endMs }
+    const attempt = { call: callOf(endMs), backend, class: kind, rule: CLASSES[kind], ...times } as LiveAttempt
     if (headMs >= 0) chooser.head!(attempt)
     chooser.settle!(attempt)
   }
@@ -76,19 +77,24 @@ describe('auto, of backends that are alike', () => {
   })
 
   test('looks at 16 of a thousand, at any of them', () => {
-    let looks = 0
+    const looks = new Set<unknown>()
+    let most = 0
     const list = backends(Array(1_000).fill(1)).map((backend) =>
       Object.defineProperty(backend, 'inflight', {
         get() {
-          looks++
+          looks.add(this)
           return 0
         },
       }),
     )
     const { pick } = acquainted(list)
     const met = new Set<Backend>()
-    for (let i = 0; i < 10_000; i++) met.add(pick())
-    expect(looks).toBe(160_000)
+    for (let i = 0; i < 10_000; i++) {
+      looks.clear()
+      met.add(pick())
+      most = Math.max(most, looks.size)
+    }
+    expect(most).toBe(16)
     expect(met.size).toBeGreaterThan(990)
   })
 
@@ -119,6 +125,44 @@ describe('auto, of backends that are alike', () => {
     for (let i = 0; i < 100; i++) for (const backend of list) answers(backend, 200)
     expect(list.map(score)).toEqual([1, 1, 1, 1])
   })
+
+  test('nor any when all fail alike now and then', () => {
+    const list = backends(Array(10).fill(1))
+    const { answers, ends, score } = acquainted(list)
+    const random = seededRandom(5)
+    let odd = 0
+    for (let i = 0; i < 50_000; i++) {
+      const backend = list[i % 10]!
+      if (random(100) === 0) ends(backend, 'server-error', 10)
+      else answers(backend, 10)
+      if (score(backend)! > 1) odd++
+    }
+    expect(odd / 50_000).toBeLessThan(0.01)
+  })
+
+  test('compares by what is in flight alone while most of them are slow', () => {
+    const list = backends([1, 1, 1, 1])
+    const [quick, ...others] = list as [BackendRecord, ...BackendRecord[]]
+    const { answers, pick, score } = acquainted(list)
+    for (const backend of others.slice(0, 2)) answers(backend, 9_000, 9_000, 9_000, 9_000, 9_000)
+    expect(list.map(score)).toEqual([1, 3, 3, 1])
+    busy(list, 1)
+    expect([quick, others[2]]).toContain(pick())
+    answers(others[2]!, 90_000, 90_000, 90_000, 90_000, 90_000, 90_000)
+    expect(score(others[2]!)).toBe(3)
+    quick.inflight = 2
+    for (let i = 0; i < 100; i++) expect(pick()).not.toBe(quick)
+  })
+
+  test('passes over who is at its limit, though it has the least load, and spreads the rest', () => {
+    const list = backends(Array(9).fill(1))
+    const { pick } = acquainted(list)
+    busy(list, 2)
+    list[8]!.inflight = 1
+    Object.defineProperty(list[8], 'limit', { value: 1 })
+    list[3]!.inflight = 1
+    for (let i = 0; i < 100; i++) expect(pick()).toBe(list[3])
+  })
 })
 
 describe('auto, with one that is slow or fails', () => {
@@ -139,7 +183,7 @@ describe('auto, with one that is slow or fails', () => {
     for (let i = 0; i < 100; i++) expect(pick()).not.toBe(slow)
   })
 
-  test('lets it show after three seconds whether it still is, and forgets it after five quick answers', async () => {
+  test('lets it show after three seconds whether it still is, and forgets it after some seven usual answers', async () => {
     const list = backends([1, 1, 1, 1])
     const [slow, ...others] = list as [BackendRecord, ...BackendRecord[]]
     const { clock, answers, pick, score } = acquainted(list)
@@ -165,11 +209,15 @@ describe('auto, with one that is slow or fails', () => {
     const { clock, answers, ends, pick, score } = acquainted(list)
     ends(failing, 'connect', 1)
     expect(score(failing)).toBe(64)
+    ends(others[0]!, 'server-error', 1)
+    expect(score(others[0]!)).toBe(1) // one failure is no verdict
     busy(others, 50)
     for (let i = 0; i < 100; i++) expect(pick()).not.toBe(failing)
     await clock.advance(5_000)
     expect(pick()).toBe(failing)
-    answers(failing, 10, 10, 10, 10, 10, 10, 10)
+    answers(failing, 10)
+    expect(score(failing)).toBe(3)
+    answers(failing, 10, 10, 10, 10, 10, 10)
     expect(score(failing)).toBe(1)
   })
 

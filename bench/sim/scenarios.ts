@@ -175,6 +175,44 @@ const DEPLOY: Row = {
   },
 }
 
+const ALIKE_FAILING: Row = {
+  ...FEW,
+  name: 'H',
+  about: '0.3 % of the requests end in a 500, at all of 20 alike',
+  faults({ servers, chance }) {
+    for (const server of servers) server.fails = () => chance() < 0.003
+  },
+}
+
+const QUICK_MS = 2
+const LONG_MS = 200
+
+const MIXED: Row = {
+  ...FEW,
+  name: 'M',
+  about: 'half of the requests are work of 2 ms, half of 200 ms; 20 servers, 60 % busy, a timeout of 5 s',
+  perMs: (0.6 * 20 * CORES) / ((QUICK_MS + LONG_MS) / 2),
+  timeoutMs: 5_000,
+  work: (service) => (service() < 0.5 ? QUICK_MS : LONG_MS),
+}
+
+const PAUSE_EVERY_MS = 10_000
+const PAUSE_MS = 2_000
+
+const PAUSES: Row = {
+  ...FEW,
+  name: 'P',
+  about: 'all of 20 at once at a fifth of their speed, for 2 s of every 10 s; 35 % busy',
+  perMs: busy(0.35, 20 * CORES),
+  faults({ servers, time }) {
+    const turn = (speed: number): void => {
+      for (const { queue } of servers) queue.speed(speed)
+      time.after(speed < 1 ? PAUSE_MS : PAUSE_EVERY_MS - PAUSE_MS, () => turn(speed < 1 ? 1 : 0.2))
+    }
+    turn(1)
+  },
+}
+
 /** With other parts. */
 function given(row: Row, name: string, parts: Pick<Scenario, 'watchers' | 'policies'>): Row {
   return { ...row, ...parts, name: `${row.name} ${name}`, about: `${row.name}, with ${ABOUT[name]}` }
@@ -207,6 +245,10 @@ export const ROWS: readonly Row[] = [
   DEPLOY,
   given(DEPLOY, 'ejection', { watchers: ejection }),
   given(DEPLOY, 'shipped', { watchers: shipped, policies: retries }),
+  ALIKE_FAILING,
+  given(ALIKE_FAILING, 'shipped', { watchers: shipped, policies: retries }),
+  MIXED,
+  PAUSES,
 ]
 
 export function rowOf(name: string, clients = 1): Row {

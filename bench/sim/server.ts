@@ -24,6 +24,8 @@ export class Server {
   readonly load: Load = new Load()
   /** It refuses connections; what is inside goes on. */
   down = false
+  /** Whether the next one ends in a 500, after all of its work. */
+  fails: () => boolean = () => false
   received = 0
   /** Most requests inside at any one time. */
   peak = 0
@@ -48,7 +50,8 @@ export class Server {
       reply(status)
     }
     if (refusal !== undefined) return void this.#time.after(REFUSE_MS, () => end(refusal, 'failed'))
-    this.queue.enter(workMs, () => end(200, 'served'))
+    const status = this.fails() ? 500 : 200
+    this.queue.enter(workMs, () => end(status, status === 200 ? 'served' : 'failed'))
     this.peak = Math.max(this.peak, this.queue.size)
   }
 

@@ -1,6 +1,7 @@
 import type { Strategy } from '../core/contracts.ts'
 import { drawByWeight, equalWeights } from './alias.ts'
-import { Paces } from './pace.ts'
+import { isOpen } from './groups.ts'
+import { type Pace, Paces } from './pace.ts'
 
 /** Up to so many backends all are looked at, which finds the idle ones. */
 const LOOK_AT_ALL = 64
@@ -32,20 +33,28 @@ export function auto(): Strategy {
           const draw = all || equalWeights(eligible) ? undefined : drawByWeight(eligible, random)
           const even = draw !== undefined || equalWeights(eligible)
           const tied = new Int32Array(looks)
-          return ({ nowMs }) => {
+          let changes = -1
+          let mostAreOdd = false
+          return (call) => {
+            if (changes !== paces.changes) {
+              changes = paces.changes
+              mostAreOdd = areMostOdd(pacesOf)
+            }
             let next = random(n)
             let ties = 0
             let least = Infinity
             for (let i = 0; i < looks; i++) {
               if (draw !== undefined) next = draw()
               else if (++next >= n) next = 0
-              const { inflight, weight } = eligible[next]!
-              const load = pacesOf[next]!.load(inflight, nowMs) / weight
+              const backend = eligible[next]!
+              if (!isOpen(backend, call)) continue
+              const load = pacesOf[next]!.load(backend.inflight, call.nowMs, mostAreOdd) / backend.weight
               if (load > least) continue
               if (load < least) ties = 0
               least = load
               tied[ties++] = next
             }
+            if (ties === 0) return eligible[next] // nobody is open: the pool finds out why
             if (even) return eligible[tied[random(ties)]!]
             let tickets = 0
             for (let i = 0; i < ties; i++) tickets += eligible[tied[i]!]!.weight
@@ -61,4 +70,11 @@ export function auto(): Strategy {
       }
     },
   }
+}
+
+/** More than half are slow, time out or are unknown. Who fails fast stays apart: among many such the few that work are precious. */
+function areMostOdd(paces: readonly Pace[]): boolean {
+  let odd = 0
+  for (let i = 0; i < paces.length; i++) if (paces[i]!.factor !== 1 && !paces[i]!.failsFast) odd++
+  return odd * 2 > paces.length
 }

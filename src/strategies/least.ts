@@ -1,4 +1,5 @@
 import type { Backend, Prefer, Strategy } from '../core/contracts.ts'
+import { isOpen } from './groups.ts'
 
 /** Steps of a lot. */
 const STEPS = 1 << 30
@@ -15,12 +16,13 @@ export function least(prefer: Prefer): Strategy {
         const eligible = [...members.eligible] // reading a frozen array is slower
         const n = eligible.length
         if (n === 0) return () => undefined
-        return () => {
-          let best: Backend = eligible[0]!
-          let equals = best.weight
-          for (let i = 1; i < n; i++) {
+        return (call) => {
+          let best: Backend | undefined
+          let equals = 0
+          for (let i = 0; i < n; i++) {
             const other = eligible[i]!
-            if (prefer(best, other) === other) {
+            if (!isOpen(other, call)) continue
+            if (best === undefined || prefer(best, other) === other) {
               best = other
               equals = other.weight
             } else if (prefer(other, best) === other) {
@@ -28,7 +30,7 @@ export function least(prefer: Prefer): Strategy {
               if (random(STEPS) * equals < other.weight * STEPS) best = other
             }
           }
-          return best
+          return best ?? eligible[0] // nobody is open: the pool finds out why
         }
       },
     }),
