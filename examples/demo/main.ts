@@ -22,7 +22,8 @@ async function demo({ port: wantedPort, once }: DemoOptions): Promise<number> {
   ])
   const balancer = createBalancer({
     backends: upstreams.map(({ id, url }) => ({ id, url })),
-    health: { passive: { baseMs: 1_000 } }, // the default, 5 s, is longer than this story has time for
+    // By default 5 failures in a row and 5 s: more than this story has time for, since hardly anything is sent to who refuses.
+    health: { passive: { consecutive: 2, baseMs: 1_000 } },
   })
   const server = createServer(createProxy(balancer))
   const closeAll = async (): Promise<void> => {
