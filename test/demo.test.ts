@@ -62,7 +62,7 @@ describe('npm start', () => {
     expect(stdout).toMatch(/^retries {3}[1-9]/m)
     expect(stdout).toMatch(/^shares {4}fast [\d.]+ %, steady [\d.]+ %, slow [\d.]+ %, flaky [\d.]+ %$/m)
     expect(stdout).toMatch(/fast is KILLED/)
-    expect(stdout).toMatch(/fast +blocked .*outlier for \d+ ms more/)
+    expect(stdout).toMatch(/fast +blocked .*probe/)
     expect(stdout).toMatch(
       /^outage {4}fast killed at [\d.]+ s, up again at [\d.]+ s, traffic again at [\d.]+ s: out for [\d.]+ s$/m,
     )

@@ -22,8 +22,8 @@ async function demo({ port: wantedPort, once }: DemoOptions): Promise<number> {
   ])
   const balancer = createBalancer({
     backends: upstreams.map(({ id, url }) => ({ id, url })),
-    // By default 5 failures in a row and 5 s: more than this story has time for, since hardly anything is sent to who refuses.
-    health: { passive: { consecutive: 2, baseMs: 1_000 } },
+    // Hardly anything is sent to a backend that refuses, so it takes checks to say soon that it is out, and that it is back.
+    health: { active: { type: 'tcp', intervalMs: 500, fastIntervalMs: 250 } },
   })
   const server = createServer(createProxy(balancer))
   const closeAll = async (): Promise<void> => {
