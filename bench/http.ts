@@ -43,7 +43,7 @@ export async function benchProxy(options: HttpOptions): Promise<void> {
 }
 
 /** Rounds in turn, then rates and CPU time, and both as ratios to each of `bases`; then where the time went, if profiled. */
-async function print(
+export async function print(
   subjects: readonly Subject[],
   bases: readonly string[],
   { seconds, rounds }: HttpOptions,

@@ -5,6 +5,8 @@ export interface LoadResult {
   readonly perSecond: number
   /** Answers other than 200, and connections that broke under a request. */
   readonly failed: number
+  /** Of every answer, ms, sorted; empty unless asked for. */
+  readonly latenciesMs: Float64Array
 }
 
 const REQUEST = Buffer.from(
@@ -20,8 +22,8 @@ const READ_BYTES = 16_384
 export class Load {
   readonly #lanes: readonly LoadLane[]
 
-  constructor(port: number, connections: number) {
-    this.#lanes = Array.from({ length: connections }, () => new LoadLane(port))
+  constructor(port: number, connections: number, { timed = false }: { readonly timed?: boolean } = {}) {
+    this.#lanes = Array.from({ length: connections }, () => new LoadLane(port, timed))
   }
 
   /** All connections busy for so long; then waits for the answers still on their way. */
@@ -43,7 +45,8 @@ export class Load {
     const took = (performance.now() - start) / 1000
     const answered = counts.reduce((sum, count) => sum + count.answered, 0)
     const failed = counts.reduce((sum, count) => sum + count.failed, 0)
-    return { answered, perSecond: answered / took, failed }
+    const latenciesMs = Float64Array.from(counts.flatMap((count) => count.latenciesMs)).sort()
+    return { answered, perSecond: answered / took, failed, latenciesMs }
   }
 
   close(): void {
@@ -54,26 +57,30 @@ export class Load {
 interface Counts {
   answered: number
   failed: number
+  readonly latenciesMs: number[]
 }
 
 /** One connection. */
 class LoadLane {
   readonly #port: number
+  readonly #timed: boolean
   #socket: Socket | undefined
-  #counts: Counts = { answered: 0, failed: 0 }
+  #counts: Counts = { answered: 0, failed: 0, latenciesMs: [] }
+  #sentMs = 0
   #more = (): boolean => false
   #done: ((counts: Counts) => void) | undefined
   /** Bytes of the current answer still to come; -1 while its head is not complete. */
   #missing = -1
   #head = ''
 
-  constructor(port: number) {
+  constructor(port: number, timed: boolean) {
     this.#port = port
+    this.#timed = timed
   }
 
   run(more: () => boolean): Promise<Counts> {
     this.#more = more
-    this.#counts = { answered: 0, failed: 0 }
+    this.#counts = { answered: 0, failed: 0, latenciesMs: [] }
     return new Promise((resolve) => {
       this.#done = resolve
       this.#proceed()
@@ -89,6 +96,7 @@ class LoadLane {
     this.#missing = -1
     this.#head = ''
     this.#socket ??= this.#open()
+    if (this.#timed) this.#sentMs = performance.now()
     this.#socket.write(REQUEST)
   }
 
@@ -132,6 +140,7 @@ class LoadLane {
   }
 
   #next(answered: boolean): void {
+    if (answered && this.#timed) this.#counts.latenciesMs.push(performance.now() - this.#sentMs)
     if (answered) this.#counts.answered++
     else this.#counts.failed++
     this.#proceed()

@@ -1,4 +1,4 @@
-// npm run bench -- [--only picks|client|proxy|memory|import|tail] [--seconds 1] [--rounds 9] [--profile FOLDER]
+// npm run bench -- [--only picks|client|proxy|metrics|memory|import|tail] [--seconds 1] [--rounds 9] [--profile FOLDER]
 // Prints; never fails because something is slow. With --profile, client and proxy also print where the CPU time went.
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util'
 import { benchClient, benchProxy, type HttpOptions } from './http.ts'
 import { benchImport } from './import.ts'
 import { benchMemory } from './memory.ts'
+import { benchMetrics } from './metrics.ts'
 import { benchPicks } from './picks.ts'
 import { benchTail } from './tail.ts'
 
@@ -24,6 +25,7 @@ const PARTS: Readonly<Record<string, (options: HttpOptions) => Promise<void>>> =
   picks: () => benchPicks(),
   client: benchClient,
   proxy: benchProxy,
+  metrics: benchMetrics,
   memory: () => benchMemory(),
   import: () => benchImport(),
   tail: benchTail,

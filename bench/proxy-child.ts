@@ -1,24 +1,50 @@
-/** bench/proxy-child.ts evenkeel|thinnest <origin>...: one proxy in a process of its own; started by bench/subjects.ts. */
+/** bench/proxy-child.ts <kind> <origin>...: one proxy in a process of its own; started by bench/subjects.ts. */
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { Registry } from 'prom-client'
 import { createProxy } from '../src/adapters/node.ts'
-import { createBalancer } from '../src/create-balancer.ts'
+import { createBalancer, type EvenkeelBalancer } from '../src/create-balancer.ts'
+import { collect, metricsHandler } from '../src/telemetry/prometheus.ts'
 import { cpuUs, serveParent } from './children.ts'
 import { Meter, type Used } from './meter.ts'
 import { createThinnest } from './thinnest.ts'
 
-export type ProxyKind = 'evenkeel' | 'thinnest'
+export type ProxyKind = 'evenkeel' | 'thinnest' | 'with metrics' | 'of 200'
 /** CPU time so far; start metering allocations; what was metered. */
 export type ProxyQuestion = 'cpu' | 'meter' | 'used'
 
 const [kind, ...origins] = process.argv.slice(2)
 
+const LISTENERS: Readonly<Record<ProxyKind, () => RequestListener | Promise<RequestListener>>> = {
+  thinnest: () => createThinnest(origins),
+  evenkeel: async () => createProxy(await evenkeel()),
+  /** Scraped as by a Prometheus in a hurry. */
+  async 'with metrics'() {
+    const balancer = await evenkeel()
+    const registry = new Registry()
+    collect(balancer, { registry })
+    setInterval(() => registry.metrics(), 1_000)
+    return createProxy(balancer)
+  },
+  /** As many backends, although few processes stand behind them. Round robin, so that all of them have something to tell. */
+  'of 200'() {
+    const backends = Array.from({ length: 200 }, (_, i) => ({ id: `b${i}`, url: origins[i % origins.length]! }))
+    const balancer = createBalancer({ backends, strategy: 'round-robin' })
+    const registry = new Registry()
+    collect(balancer, { registry })
+    const metrics = metricsHandler(registry)
+    const proxy = createProxy(balancer)
+    return (request, response) =>
+      request.url === '/metrics' ? void metrics(request, response) : proxy(request, response)
+  },
+}
+
 /** evenkeel as it comes (ejection, retry and stats are on by default), with probes. */
-async function evenkeel(): Promise<RequestListener> {
+async function evenkeel(): Promise<EvenkeelBalancer> {
   const active = { type: 'http', path: '/', intervalMs: 1_000 } as const
   const balancer = createBalancer({ backends: origins, health: { active } })
   await balancer.ready()
-  return createProxy(balancer)
+  return balancer
 }
 
 let meter: Meter | undefined
@@ -30,7 +56,7 @@ function answer(question: ProxyQuestion): number | Used | '' {
   return ''
 }
 
-const server = createServer(kind === 'thinnest' ? createThinnest(origins) : await evenkeel())
+const server = createServer(await LISTENERS[kind as ProxyKind]())
 server.keepAliveTimeout = 120_000 // the load's connections outlast the other proxy's rounds
 server.listen(0, '127.0.0.1', () =>
   serveParent((server.address() as AddressInfo).port, (question) => answer(question as ProxyQuestion)),

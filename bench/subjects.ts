@@ -41,7 +41,7 @@ export class Bench {
   }
 
   async client(name: ClientKind): Promise<Subject> {
-    const { child, stop } = await this.#start<string>('client-child.ts', name)
+    const { child, stop } = await this.start<string>('client-child.ts', name)
     return {
       name,
       round: (seconds) => child.ask({ seconds } satisfies ClientQuestion),
@@ -51,7 +51,7 @@ export class Bench {
   }
 
   async proxy(kind: ProxyKind): Promise<Subject> {
-    const { child, stop } = await this.#start<number>('proxy-child.ts', kind)
+    const { child, stop } = await this.start<number>('proxy-child.ts', kind)
     const load = new Load(child.ready, IN_FLIGHT)
     const ask = <Answer>(question: ProxyQuestion): Promise<Answer> => child.ask(question)
     return {
@@ -74,7 +74,8 @@ export class Bench {
     }
   }
 
-  async #start<Ready>(
+  /** Starts a script with its name and the origins of the upstreams. */
+  async start<Ready>(
     script: string,
     name: string,
   ): Promise<{ readonly child: Child<Ready>; readonly stop: Subject['stop'] }> {

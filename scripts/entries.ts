@@ -1,8 +1,10 @@
 /** Every public entry: the file's name in dist -> its source. tsconfig.json `paths` and package.json `exports` list the same ones. */
 export const entries = {
   index: 'src/index.ts',
+  config: 'src/config/index.ts',
   'load-report': 'src/adapters/load-report.ts',
   node: 'src/adapters/node.ts',
+  prometheus: 'src/telemetry/prometheus.ts',
   testing: 'src/testing/index.ts',
 }
 

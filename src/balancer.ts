@@ -1,7 +1,17 @@
 import type { BackendRecord } from './core/backend.ts'
 import { type CallOptions, type FaceHost, LiveCall, type Route, type Sending } from './core/call.ts'
 import { CallList } from './core/call-list.ts'
-import type { BalancerRequest, BalancerResponse, Clock, Endpoint, Lease, Random, Transport } from './core/contracts.ts'
+import type {
+  BalancerRequest,
+  BalancerResponse,
+  Clock,
+  Endpoint,
+  Lease,
+  Random,
+  Source,
+  Stop,
+  Transport,
+} from './core/contracts.ts'
 import { Deadline, Deadlines } from './core/deadlines.ts'
 import { BalancerError } from './core/errors.ts'
 import { callOf, type Explanation, explain } from './core/explain.ts'
@@ -9,7 +19,10 @@ import { LiveLease } from './core/lease.ts'
 import type { BalancerOptions } from './core/options.ts'
 import { Pool } from './core/pool.ts'
 import type { PoolHost, PoolParts } from './core/pool-parts.ts'
-import { type BalancerStats, statsOf } from './core/stats.ts'
+import type { ResolvedOptions } from './core/resolved.ts'
+import { type ConfigChange, type Revision, Revisions, reloadError } from './core/revisions.ts'
+import { Secret } from './core/secret.ts'
+import { type BalancerStats, statsOf, type UpdateStats } from './core/stats.ts'
 import { type BalancerEvents, Events } from './events.ts'
 
 /** A configuration turned into parts. Whoever makes it hands back the same objects for what did not change. */
@@ -18,6 +31,15 @@ export interface BalancerPlan {
   readonly origins: readonly string[] | undefined
   readonly route: Route | undefined
   readonly pools: readonly PoolPlan[]
+  /** What it was made from. */
+  readonly options: ResolvedOptions
+  /** Both for the `Revision` that it may become. */
+  hash(): string
+  changesSince(earlier: BalancerPlan): readonly ConfigChange[]
+  /** A new plan of the same configuration. */
+  readonly again: () => BalancerPlan
+  /** Every value of a configured header. */
+  readonly secrets: readonly Secret[]
   /** To be called once the plan is in force. */
   kept(): void
 }
@@ -36,6 +58,12 @@ export interface CloseOptions {
   readonly drainMs?: number
 }
 
+/** Takes secrets out of a text, and what they were gathered from: another revision, or other backends, have others. */
+interface Redaction {
+  readonly from: readonly unknown[]
+  readonly redact: (text: string) => string
+}
+
 /** What `acquire` takes of the options of a call. */
 export type AcquireOptions = Pick<CallOptions, 'pool' | 'key' | 'tags' | 'prefer' | 'only' | 'address' | 'timeoutMs'>
 
@@ -51,8 +79,12 @@ export class Balancer<Fetch, Request> {
   readonly #planOf: (options: BalancerOptions) => BalancerPlan
   readonly #calls = new CallList()
   readonly #errors = new WeakMap<object, LiveCall>()
+  readonly #updates = { applied: 1, refused: 0 }
+  readonly #revisions: Revisions<BalancerPlan>
+  readonly #followed = new Set<Stop>()
   #pools: ReadonlyMap<string, Pool> = new Map()
   #plan: BalancerPlan
+  #redaction: Redaction | undefined
   #closing: Promise<void> | undefined
   #drained: (() => void) | undefined
   #endWaits: () => void = () => {}
@@ -65,13 +97,14 @@ export class Balancer<Fetch, Request> {
 
   constructor(
     options: BalancerOptions,
-    shared: { readonly clock: Clock; readonly random: Random },
+    shared: { readonly clock: Clock; readonly random: Random; readonly revisions: number },
     planOf: (options: BalancerOptions) => BalancerPlan,
     faces: (host: FaceHost) => { readonly fetch: Fetch; readonly request: Request },
   ) {
     this.#clock = shared.clock
     this.#deadlines = new Deadlines(shared.clock)
     this.#planOf = planOf
+    this.#revisions = new Revisions(shared.revisions)
     this.#host = {
       clock: shared.clock,
       random: shared.random,
@@ -85,8 +118,7 @@ export class Balancer<Fetch, Request> {
     })
     this.#closed.catch(() => {}) // nobody may be waiting
     this.#plan = planOf(options)
-    this.#apply(this.#plan)
-    this.#plan.kept()
+    this.#apply(this.#plan, 'start')
     const { fetch, request } = faces({
       send: (outgoing, callOptions) => this.send(outgoing, callOptions),
       bufferBytes: (pool) => this.#bufferBytes(pool),
@@ -102,7 +134,7 @@ export class Balancer<Fetch, Request> {
 
   /** Resolves when every active check has a verdict on every backend (at once without checks); rejects on close. */
   async ready(): Promise<void> {
-    await Promise.race([this.#closed, Promise.all([...this.#pools.values()].map((pool) => pool.ready()))])
+    await Promise.race([this.#closed, Promise.all([...this.#pools.values()].map(({ watchers }) => watchers.ready()))])
   }
 
   /**
@@ -151,8 +183,7 @@ export class Balancer<Fetch, Request> {
       })
     } catch (error) {
       this.#met(error, call)
-      pool.totals.failed++
-      pool.answered(call)
+      pool.failed(call, error)
       throw error
     }
   }
@@ -160,6 +191,11 @@ export class Balancer<Fetch, Request> {
   /** Numbers of this moment, plain data. */
   stats(): BalancerStats {
     return { name: this.name, pools: Object.fromEntries([...this.#pools].map(([name, pool]) => [name, statsOf(pool)])) }
+  }
+
+  /** How often the configuration was changed, or not. */
+  get updates(): UpdateStats {
+    return { ...this.#updates }
   }
 
   /**
@@ -171,12 +207,88 @@ export class Balancer<Fetch, Request> {
     return call === undefined || call.owner !== this ? undefined : explain(call, this.#clock.now())
   }
 
-  /** The whole new configuration, in one step. A wrong one rejects and changes nothing; calls under way finish where they are. */
-  async update(options: BalancerOptions): Promise<void> {
+  /**
+   * The whole new configuration, in one step; resolves with the revision in force. A wrong one rejects and changes nothing; calls
+   * under way finish where they are.
+   */
+  async update(options: BalancerOptions): Promise<Revision> {
+    return this.#install(() => this.#planOf(options), 'update')
+  }
+
+  /**
+   * Puts every configuration that a source brings into force, until it is stopped or the balancer closed. What is wrong changes
+   * nothing: `reloadFailed` tells why.
+   */
+  follow(source: Source<BalancerOptions>): Stop {
     if (this.#closing !== undefined) throw closed(this.name)
-    const plan = this.#planOf(options)
-    this.#apply(plan)
-    plan.kept()
+    const { name } = source
+    let isOver = false
+    const install = (planned: () => BalancerPlan): void => {
+      if (isOver) return // not every source heeds its stop
+      try {
+        this.#install(planned, name)
+      } catch (error) {
+        this.#events.tell('reloadFailed', [reloadError(name, error)])
+      }
+    }
+    let unsubscribe: Stop
+    try {
+      unsubscribe = source.subscribe(
+        (options) => install(() => this.#planOf(options)),
+        (error) =>
+          install(() => {
+            throw error
+          }),
+      )
+    } catch (cause) {
+      isOver = true
+      throw new BalancerError('CONFIG', `subscribe of the source ${name} threw`, { cause })
+    }
+    const stop = (): void => {
+      if (isOver) return
+      isOver = true
+      this.#followed.delete(stop)
+      try {
+        unsubscribe()
+      } catch (cause) {
+        this.#events.tell('warning', [new BalancerError('CONFIG', `stop of the source ${name} threw`, { cause })])
+      }
+    }
+    this.#followed.add(stop)
+    if (this.#closing !== undefined) stop() // what it brought at once made somebody close
+    return stop
+  }
+
+  /** What was put into force, oldest first; the last one is. As many as the option `revisions` says are kept. */
+  revisions(): readonly Revision[] {
+    return this.#revisions.all
+  }
+
+  /**
+   * Brings an earlier configuration back, as a new revision. A source that is followed stays followed: its next change replaces it.
+   */
+  async rollback(number: number): Promise<Revision> {
+    return this.#install(() => this.#revisions.plan(number).again(), 'rollback', number)
+  }
+
+  /**
+   * A text that others wrote, such as the `cause` of an error, without the value of any configured header: of every revision that is
+   * kept, and of every backend there is. As lines of the log have it.
+   */
+  redact(text: string): string {
+    const pools = [...this.#pools.values()]
+    const from = [this.#revisions.current, ...pools.map(({ records }) => records)]
+    const known = this.#redaction
+    if (known?.from.length === from.length && from.every((source, place) => source === known.from[place])) {
+      return known.redact(text)
+    }
+    const kept = this.#revisions.plans.flatMap(({ secrets }) => secrets)
+    const live = pools.flatMap(({ records }) =>
+      records.flatMap(({ endpoint }) => Object.values(endpoint.headers ?? {})),
+    )
+    const redact = Secret.redacting([...kept, ...live.map(Secret.of)])
+    this.#redaction = { from, redact }
+    return redact(text)
   }
 
   /** No new requests for this backend, in every pool that has it; resolves when nothing is in flight on it. */
@@ -256,10 +368,8 @@ export class Balancer<Fetch, Request> {
         return response
       },
       (error: unknown) => {
-        if (call.canceled && !(error instanceof BalancerError)) pool.totals.aborted++
-        else pool.totals.failed++
         this.#met(error, call)
-        pool.answered(call)
+        pool.failed(call, error)
         throw error
       },
     )
@@ -276,8 +386,25 @@ export class Balancer<Fetch, Request> {
     if (this.#calls.size === 0) this.#drained?.()
   }
 
+  #install(planned: () => BalancerPlan, origin: string, restores?: number): Revision {
+    if (this.#closing !== undefined) throw closed(this.name)
+    try {
+      this.#apply(planned(), origin, restores)
+    } catch (error) {
+      this.#updates.refused++
+      throw error
+    }
+    this.#updates.applied++
+    return this.#revisions.current
+  }
+
   /** All of it, or nothing: whatever may throw is done before the first pool changes. */
-  #apply(plan: BalancerPlan): void {
+  #apply(plan: BalancerPlan, origin: string, restores?: number): void {
+    const hash = plan.hash()
+    const changes = plan.changesSince(this.#plan)
+    // A part counts by its name alone in the hash: that it is another one only the changes say.
+    const isSame = changes.length === 0 && restores === undefined && hash === this.#revisions.all.at(-1)?.hash
+    const said = { hash, timeMs: this.#clock.wall?.(), origin, restores, changes }
     const pools = new Map<string, Pool>()
     const prepared: ReturnType<Pool['prepare']>[] = []
     try {
@@ -301,6 +428,8 @@ export class Balancer<Fetch, Request> {
         pool.apply([])
         pool.close()
       }
+      plan.kept()
+      if (!isSame) this.#events.tell('configured', [this.#revisions.add(said, plan)])
     } finally {
       this.#events.release()
     }
@@ -338,6 +467,7 @@ export class Balancer<Fetch, Request> {
 
   async #close(drainMs: number): Promise<void> {
     this.#endWaits()
+    for (const stop of this.#followed) stop()
     if (this.#calls.size > 0 && drainMs > 0) {
       await new Promise<void>((resolve) => {
         const stop = this.#clock.after(drainMs, resolve, true) // somebody waits for it
@@ -354,7 +484,7 @@ export class Balancer<Fetch, Request> {
       transports.add(pool.transport)
     }
     try {
-      await Promise.all([...transports].map((transport) => transport.close?.()))
+      await Promise.all([...transports].map(async (transport) => transport.close?.()))
     } finally {
       this.#deadlines.close()
       this.#events.tell('closed', [])

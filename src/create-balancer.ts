@@ -1,14 +1,17 @@
 import { Balancer, type BalancerPlan } from './balancer.ts'
+import { changesBetween, hashOf } from './config/changes.ts'
 import { resolveOptions } from './config/schema.ts'
 import { statusRanges } from './config/status.ts'
 import { systemClock } from './core/clock.ts'
-import type { Policy, Probe, Strategy, Transport, Watcher } from './core/contracts.ts'
+import type { Policy, Probe, Sink, Strategy, Transport, Watcher } from './core/contracts.ts'
 import { isDeepEqual } from './core/equal.ts'
 import type { BalancerOptions } from './core/options.ts'
 import { classesWith } from './core/outcome.ts'
 import type { PoolParts } from './core/pool-parts.ts'
 import { systemRandom } from './core/random.ts'
-import type { ResolvedPool, ResolvedSettings } from './core/resolved.ts'
+import type { ResolvedOptions, ResolvedPool, ResolvedSettings } from './core/resolved.ts'
+import { Secret } from './core/secret.ts'
+import type { BalancerEvents } from './events.ts'
 import { type BalancerFetch, createFetch } from './faces/fetch.ts'
 import { createRequest, type RequestFace } from './faces/request.ts'
 import { cooldown } from './health/cooldown.ts'
@@ -24,6 +27,7 @@ import { limit } from './policies/limit.ts'
 import { retry } from './policies/retry.ts'
 import { deadline, timeouts } from './policies/timeout.ts'
 import { byName } from './strategies/by-name.ts'
+import { logEvents, logRequests } from './telemetry/log.ts'
 import { undici } from './transports/undici.ts'
 
 /** What `createBalancer` returns. */
@@ -39,12 +43,25 @@ export function createBalancer(options: BalancerOptions): EvenkeelBalancer {
     resolveOptions(given, { clock: systemClock, random: () => chance })
   const made = new Made()
   const first = resolve(options)
+  const { logger, clock } = first
+  const redact = (text: string): string => balancer.redact(text)
+  const log = logger === undefined ? undefined : { logger, clock, redact }
   let planned = false
   const planOf = (given: BalancerOptions): BalancerPlan => {
-    const { name, origins, route, pools } = planned ? resolve(given) : first
+    const resolved = planned ? resolve(given) : first
     planned = true
+    return planFrom(resolved)
+  }
+  const planFrom = (resolved: ResolvedOptions): BalancerPlan => {
+    const { name, origins, route, pools } = resolved
+    const requests = log === undefined ? undefined : logRequests(log, resolved.log.requests)
     made.begin()
     return {
+      options: resolved,
+      hash: () => hashOf(resolved),
+      changesSince: (earlier) => changesBetween(earlier.options, resolved),
+      again: () => planFrom(resolved),
+      secrets: secretsOf(resolved),
       kept: () => made.keep(),
       name,
       origins,
@@ -52,14 +69,35 @@ export function createBalancer(options: BalancerOptions): EvenkeelBalancer {
       pools: pools.map((pool) => ({
         name: pool.name,
         endpoints: pool.endpoints,
-        parts: made.partsOf(pool),
+        parts: made.partsOf(pool, requests === undefined ? [] : [requests]),
         totalMs: pool.settings.timeouts.totalMs,
         leaseMs: pool.settings.timeouts.leaseMs,
         bufferBytes: pool.settings.retry.bufferBytes,
       })),
     }
   }
-  return new Balancer(options, first, planOf, (host) => ({ fetch: createFetch(host), request: createRequest(host) }))
+  const balancer = new Balancer(options, first, planOf, (host) => ({
+    fetch: createFetch(host),
+    request: createRequest(host),
+  }))
+  if (log !== undefined) {
+    for (const [event, listener] of Object.entries(logEvents(log))) {
+      balancer.on(event as keyof BalancerEvents, listener)
+    }
+  }
+  return balancer
+}
+
+/** Every secret of a configuration. */
+function secretsOf({ pools }: ResolvedOptions): readonly Secret[] {
+  return pools.flatMap(({ endpoints, settings }) => [
+    ...endpoints.flatMap(({ headers = {} }) => Object.values(headers).map(Secret.of)),
+    ...checkSecretsOf(settings),
+  ])
+}
+
+function checkSecretsOf({ health: { active } }: ResolvedSettings): readonly Secret[] {
+  return active === false ? [] : Object.values(active.headers).map(Secret.of)
 }
 
 interface Kept {
@@ -84,7 +122,7 @@ class Made {
     this.#kept = this.#next
   }
 
-  partsOf({ name, settings }: ResolvedPool): PoolParts {
+  partsOf({ name, settings }: ResolvedPool, sinks: readonly Sink[]): PoolParts {
     const { health, retry: retrySettings, timeouts: times } = settings
     const limited = this.#limit(name, settings)
     return {
@@ -110,11 +148,12 @@ class Made {
         ...(limited === undefined ? [] : [limited.watcher]),
         ...settings.watchers,
       ],
-      sinks: settings.sinks,
+      sinks: [...settings.sinks, ...sinks],
       panicBelow: health.panicBelow,
       budget: retrySettings.budget,
       classes: this.#keep(name, 'classes', settings.classes, () => classesWith(settings.classes)),
       classify: settings.classify,
+      secrets: checkSecretsOf(settings),
     }
   }
 

@@ -1,5 +1,7 @@
 import { EventEmitter } from 'eventemitter3'
 import type { Attempt, Backend, Call, Reason } from './core/contracts.ts'
+import type { BalancerError } from './core/errors.ts'
+import type { Revision } from './core/revisions.ts'
 
 /** Every event and its arguments. They are positional, so that an event nobody listens to costs nothing. */
 export interface BalancerEvents {
@@ -25,6 +27,10 @@ export interface BalancerEvents {
   queued: (call: Call) => void
   /** The call is refused: there is no room to wait, or it waited too long. */
   shed: (call: Call) => void
+  /** Another configuration is in force. */
+  configured: (revision: Revision) => void
+  /** What a followed source brought is wrong, or cannot be had; the configuration stays. */
+  reloadFailed: (error: BalancerError) => void
   /** A part misbehaved; the request it happened in did not. */
   warning: (error: Error) => void
   closed: () => void

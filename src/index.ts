@@ -11,11 +11,14 @@ export type {
   BalancerResponse,
   BodyControl,
   BodySink,
+  BreakerPhase,
   Call,
   CallHandler,
+  CheckStats,
   Chooser,
   Classify,
   Clock,
+  ConnectionStats,
   Core,
   Criticality,
   Endpoint,
@@ -33,6 +36,7 @@ export type {
   RawHeaders,
   Reason,
   RequestBody,
+  RequestHeaders,
   ResponseBody,
   Seen,
   SendFailure,
@@ -44,10 +48,13 @@ export type {
   Transport,
   Wanted,
   Watcher,
+  WatcherStats,
 } from './core/contracts.ts'
 export type { Deadline, Deadlines } from './core/deadlines.ts'
+export type { DurationStats } from './core/durations.ts'
 export { BalancerError, type BalancerErrorCode, type BalancerErrorDetails, type ConfigIssue } from './core/errors.ts'
 export type { ExplainedAttempt, Explanation } from './core/explain.ts'
+export { wireHeaders } from './core/headers.ts'
 export type { PeakEwma } from './core/latency.ts'
 export type {
   ActiveHealthOptions,
@@ -60,6 +67,8 @@ export type {
   HealthOptions,
   HedgeOptions,
   LimitOptions,
+  Logger,
+  LogOptions,
   PassiveHealthOptions,
   PoolOptions,
   PoolSettings,
@@ -78,7 +87,9 @@ export {
   type Outcome,
   type OutcomeClass,
 } from './core/outcome.ts'
-export type { BackendStats, BalancerStats, PoolStats } from './core/stats.ts'
+export type { ConfigChange, Revision } from './core/revisions.ts'
+export { Secret } from './core/secret.ts'
+export type { BackendStats, BalancerStats, BlockStats, PoolStats, UpdateStats } from './core/stats.ts'
 export type {
   Cost,
   EdfOptions,
@@ -106,7 +117,7 @@ export type { StatusRange } from './health/ask.ts'
 export { type GrpcProbeOptions, grpcProbe } from './health/grpc.ts'
 export { type HttpProbeOptions, httpProbe, tcpProbe } from './health/probes.ts'
 export { type CircuitBreaker, circuitBreaker } from './policies/breaker.ts'
-export type { BackendBreakerState, BreakerPhase, BreakerState } from './policies/breaker-input.ts'
+export type { BackendBreakerState, BreakerState } from './policies/breaker-input.ts'
 export type { TripBucket, TripState } from './policies/trip-rules.ts'
 export { auto } from './strategies/auto.ts'
 export { edf } from './strategies/edf.ts'

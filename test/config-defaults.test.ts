@@ -8,6 +8,7 @@ import { systemClock } from '../src/core/clock.ts'
 import type { Policy, Sink, Strategy, Transport, Watcher } from '../src/core/contracts.ts'
 import type { BalancerOptions } from '../src/core/options.ts'
 import type { ResolvedOptions, ResolvedSettings } from '../src/core/resolved.ts'
+import { Secret } from '../src/core/secret.ts'
 import type { SlowStartSettings } from '../src/health/slow-start.ts'
 import { leaves, nested } from './config-rows.ts'
 
@@ -29,6 +30,8 @@ describe('defaults', () => {
       name: 'evenkeel',
       pools: [{ name: 'default', endpoints: [{ url: A }], settings: { ...DEFAULTS, strategy: { name: 'auto' } } }],
       origins: undefined,
+      log: {},
+      revisions: 10,
       clock: systemClock,
       random: chance,
     })
@@ -211,7 +214,7 @@ describe('a pool', () => {
       },
     })
     const [own, plain] = pools.map(({ settings }) => settings)
-    expect(own?.health.active).toMatchObject({ headers: { b: '2' }, fall: 1 })
+    expect(own?.health.active).toMatchObject({ headers: { b: expect.any(Secret) }, fall: 1 })
     expect(own?.health.active).not.toHaveProperty('headers.a')
     expect(own?.classes).toEqual({ tls: { health: 'none' } })
     expect(plain?.classes).toEqual({ timeout: { retry: 'never' }, auth: { cool: 'none' } })

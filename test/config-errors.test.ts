@@ -50,7 +50,7 @@ describe('the error', () => {
       '  backends[0].url: expected an http: or https: URL, such as http://127.0.0.1:3000, found "x:y"',
       '  backends[2]: expected a URL as a string, or an object with a url, found 7',
       '  backends[3].id: expected an id of its own within the pool, found duplicate id "127.0.0.1:3001" (also backends[1])',
-      '  colour: expected one of name, backends, pools, origins, route, strategies, clock, random, strategy, health, classify, classes, retry, hedge, breaker, limits, timeouts, undici, transport, policies, watchers, sinks, found an unknown key',
+      '  colour: expected one of name, backends, pools, origins, route, strategies, clock, random, revisions, logger, log, strategy, health, classify, classes, retry, hedge, breaker, limits, timeouts, undici, transport, policies, watchers, sinks, found an unknown key',
       '  pools: expected either backends or pools, found both',
       '  pools.p.retry.atempts: expected attempts, found an unknown key',
       '  pools.p.timeouts.attemptMs: expected at most 8, which is pools.p.timeouts.totalMs: no attempt outlasts its call, found 9',

@@ -29,6 +29,9 @@ const PAGES = [
   'prequal',
   'writing-a-strategy',
   'writing-a-transport',
+  'reload',
+  'logging',
+  'metrics',
 ]
 const FENCE = /^```ts(?: file=(\S+))?\n([\s\S]*?)^```\n(?:\n^```text\n([\s\S]*?)^```\n)?/gm
 const run = promisify(execFile)

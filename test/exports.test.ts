@@ -1,6 +1,8 @@
 import * as main from 'evenkeel'
+import * as config from 'evenkeel/config'
 import * as loadReport from 'evenkeel/load-report'
 import * as node from 'evenkeel/node'
+import * as prometheus from 'evenkeel/prometheus'
 import * as testing from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
 
@@ -10,6 +12,7 @@ describe('the public names at run time', () => {
     expect(Object.keys(main).sort()).toEqual([
       'BalancerError',
       'CLASSES',
+      'Secret',
       'auto',
       'byExpectedDelay',
       'byInflight',
@@ -40,6 +43,7 @@ describe('the public names at run time', () => {
       'weightedFailover',
       'weightedRandom',
       'weightedRoundRobin',
+      'wireHeaders',
       'zoneWeights',
     ])
   })
@@ -48,8 +52,23 @@ describe('the public names at run time', () => {
     expect(Object.keys(loadReport)).toEqual(['loadReport'])
   })
 
+  test('of evenkeel/config', () => {
+    expect(Object.keys(config).sort()).toEqual([
+      'configOf',
+      'configSchema',
+      'issueText',
+      'loadConfig',
+      'parseConfig',
+      'watchConfig',
+    ])
+  })
+
   test('of evenkeel/node', () => {
     expect(Object.keys(node).sort()).toEqual(['createProxy'])
+  })
+
+  test('of evenkeel/prometheus', () => {
+    expect(Object.keys(prometheus).sort()).toEqual(['collect', 'metricsHandler'])
   })
 
   test('of evenkeel/testing', () => {

@@ -251,7 +251,7 @@ describe('a key is read at each pick', () => {
     const rest = { limits: { maxInflight: 1, queue: { size: 20, timeoutMs: 60_000 } } } as const
     const it = balancerBench(undefined, { ...rest, strategy: 'round-robin', ids: 'abcdefgh' })
     const calls = Array.from({ length: 8 }, () => it.start({ headers: ['x-user', 'ann', 'x-other', 'bob'] }))
-    const update = (key: KeySource): Promise<void> =>
+    const update = (key: KeySource): Promise<unknown> =>
       it.balancer.update({
         ...rest,
         backends: [...'abcdefgh'].map((id) => ({ url: `http://${id}.test`, id })),

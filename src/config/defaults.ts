@@ -1,8 +1,11 @@
 import { BREAKER_DEFAULTS, CONNECTION_DEFAULTS, type PoolSettings } from '../core/options.ts'
 import type { ResolvedSettings } from '../core/resolved.ts'
+import type { BerrySettings } from './tables.ts'
 
 /** Name of a balancer that was given none. */
 export const DEFAULT_NAME = 'evenkeel'
+/** Configurations that are kept for a rollback: a day of mistakes. */
+export const DEFAULT_REVISIONS = 10
 /** Name of the pool made of top-level `backends`. */
 export const DEFAULT_POOL = 'default'
 
@@ -153,6 +156,19 @@ export const DEFAULTS: MergedSettings = deepFrozen({
   policies: [], // nothing of yours
   watchers: [], // nothing of yours
   sinks: [], // nothing of yours
+})
+
+/** What Berry's files mean by what they do not say; evenkeel's own pools start from `DEFAULTS`. */
+export const BERRY_DEFAULTS: Required<
+  Omit<BerrySettings, 'max_internal_retries' | 'smart_ai' | 'batch_metrics' | 'database'>
+> = Object.freeze({
+  health_check_interval_seconds: 30,
+  health_check_timeout_seconds: 10,
+  request_timeout_seconds: 30,
+  max_retries: 3,
+  circuit_breaker_failure_threshold: 5,
+  circuit_breaker_timeout_seconds: 60,
+  recovery_check_interval_seconds: 120,
 })
 
 /** A default gives way to the bounds that are said around it. */

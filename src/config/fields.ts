@@ -1,4 +1,5 @@
 /** Checks of single fields that need more than a comparison. They know nothing of zod. */
+import { Secret } from '../core/secret.ts'
 import { type Finding, isPlain, lengthText } from './issues.ts'
 
 /** What is wrong with a value, before it is known where it stands. */
@@ -47,7 +48,7 @@ export function isOrigin(value: string): boolean {
 export function headerComplaint(name: string, value: unknown): Complaint | undefined {
   if (!HEADER_NAME.test(name)) return { expected: 'a valid header name', found: 'another name' }
   if (TRANSPORT_HEADERS.test(name)) return { expected: 'no such header: the transport sets it' }
-  if (typeof value === 'string' && HEADER_VALUE.test(value)) return undefined
+  if ((typeof value === 'string' || value instanceof Secret) && Secret.of(value).matches(HEADER_VALUE)) return undefined
   return { expected: 'a string of latin1 characters without line breaks or other controls' }
 }
 
@@ -77,6 +78,10 @@ export const SCOPE: Need = {
 
 export function isFunction(value: unknown): boolean {
   return typeof value === 'function'
+}
+
+export function isFlagOrFunction(value: unknown): boolean {
+  return typeof value === 'boolean' || isFunction(value)
 }
 
 /** True for what may have a part's members: plain objects and instances of classes, no arrays. */

@@ -13,7 +13,7 @@ export interface Finding {
 const LONGEST = 60
 /** Keys whose values are never shown. The first two hold nothing but such values. */
 const SECRET_SECTIONS: readonly PropertyKey[] = ['headers', 'tls']
-const SECRET_KEY = /key|token|secret|passw|credential(?!Ms$)|auth|cookie/i
+const SECRET_KEY = /key|token|secret|pass(?!ive)|pwd|bearer|credential(?!Ms$)|auth|cookie/i
 /** Characters that would let a value move the cursor or break the line of a log. */
 const CONTROL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 
@@ -31,6 +31,12 @@ export function pathText(path: Path): string {
 /** Tells paths apart; `pathText` does not where it cuts long names. */
 export function pathKey(path: Path): string {
   return path.map(String).join('\n')
+}
+
+/** Knows the paths that were found wrong, and all within them. */
+export function badPaths(findings: readonly Finding[]): (path: Path) => boolean {
+  const bad = new Set(findings.map(({ path }) => pathKey(path)))
+  return (path) => path.some((_, depth) => bad.has(pathKey(path.slice(0, depth + 1))))
 }
 
 /** The value at a path, or undefined where the path leads nowhere. */
@@ -102,12 +108,12 @@ export function configError(root: unknown, findings: readonly Finding[], cause?:
   return new BalancerError('CONFIG', [`${title} with the configuration:`, ...lines].join('\n'), { issues, cause })
 }
 
-function quoted(text: string): string {
+export function quoted(text: string): string {
   const short = text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text
   return JSON.stringify(short).replace(CONTROL, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`)
 }
 
-function isSecret(path: Path): boolean {
+export function isSecret(path: Path): boolean {
   // A pool may well be called "tokens": its name says nothing about what is in it.
   const keys = path[0] === 'pools' && path.length > 2 ? path.slice(2) : path
   // Nothing but our own words: one of the classes is 'auth', and a strategy's 'key' says where keys come from.
@@ -116,7 +122,7 @@ function isSecret(path: Path): boolean {
 }
 
 /** User information, or a query that may carry a token. It need not parse: broken URLs and paths hold secrets too. */
-function isSecretUrl(text: string): boolean {
+export function isSecretUrl(text: string): boolean {
   return text.includes('@') || (/^\/|:\/\//.test(text) && /[?#]/.test(text))
 }
 
@@ -132,7 +138,7 @@ function tagOf(value: object): string {
 }
 
 /** By place in the document; what is missing from it comes after what is there, a part before what is in it. */
-function inOrder(root: unknown, findings: readonly Finding[]): readonly Finding[] {
+export function inOrder(root: unknown, findings: readonly Finding[]): readonly Finding[] {
   const places = new Map<unknown, Map<PropertyKey, number>>()
   const placeOf = (container: unknown, key: PropertyKey): number => {
     if (typeof key === 'number') return key

@@ -5,19 +5,18 @@
 import { idOf } from '../core/backend.ts'
 import type { Endpoint } from '../core/contracts.ts'
 import { clashes } from './clashes.ts'
-import { type Finding, foundText, isPlain, type Path, pathKey, pathText, valueAt } from './issues.ts'
+import { badPaths, type Finding, foundText, isPlain, type Path, pathText, valueAt } from './issues.ts'
 import { strategies } from './strategies.ts'
 
-const POOL_NAME = /^[A-Za-z0-9_.-]{1,64}$/
+const POOL_NAME = /^[A-Za-z0-9_.:/-]{1,64}$/
 /** As keys of a record these would reach for its prototype. */
-const RESERVED_NAMES = ['__proto__', 'constructor', 'prototype']
+export const RESERVED_NAMES: readonly string[] = ['__proto__', 'constructor', 'prototype']
 const LONGEST_ID = 256
 
 /** What is wrong between fields. `earlier` is what is wrong within them. */
 export function contradictions(options: unknown, earlier: readonly Finding[]): readonly Finding[] {
   if (!isPlain(options)) return []
-  const flagged = new Set(earlier.map(({ path }) => pathKey(path)))
-  const bad = (path: Path): boolean => path.some((_, depth) => flagged.has(pathKey(path.slice(0, depth + 1))))
+  const bad = badPaths(earlier)
   const pools = isPlain(options.pools) ? Object.keys(options.pools) : []
   const places: Path[] = pools.map((name) => ['pools', name])
   return [
@@ -43,7 +42,9 @@ function poolName(name: string): readonly Finding[] {
   const path = ['pools', name]
   if (RESERVED_NAMES.includes(name)) return [{ path, expected: 'another name for this pool', found: 'a reserved name' }]
   if (POOL_NAME.test(name)) return []
-  return [{ path, expected: 'a pool name of 1 to 64 letters, digits, ".", "_" or "-"', found: 'another name' }]
+  return [
+    { path, expected: 'a pool name of 1 to 64 letters, digits, ".", "_", ":", "/" or "-"', found: 'another name' },
+  ]
 }
 
 /** Ids that occur twice in one pool, and those made from a URL that turn out too long. */

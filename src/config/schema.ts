@@ -16,14 +16,16 @@ import type {
   Watcher,
 } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
-import type { BalancerOptions, PoolSettings } from '../core/options.ts'
+import type { BalancerOptions, Logger, LogOptions, PoolSettings } from '../core/options.ts'
 import { CLASSES, type OutcomeClass } from '../core/outcome.ts'
 import type { ResolvedOptions } from '../core/resolved.ts'
+import { Secret } from '../core/secret.ts'
 import { isKeySource, isPrime } from '../core/spelling.ts'
 import type { Cost, ThompsonOptions } from '../core/strategy-options.ts'
-import { DEFAULT_NAME, DEFAULT_POOL, DEFAULTS, fitted, WHEN_GIVEN } from './defaults.ts'
+import { DEFAULT_NAME, DEFAULT_POOL, DEFAULT_REVISIONS, DEFAULTS, fitted, WHEN_GIVEN } from './defaults.ts'
 import * as fields from './fields.ts'
 import { configError, type Finding, isPlain, nearest, type Path } from './issues.ts'
+import type { JsonSchema } from './json-schema.ts'
 import { merge } from './merge.ts'
 import { contradictions } from './rules.ts'
 import { isStatusList } from './status.ts'
@@ -89,6 +91,7 @@ function record<T>(expected: string, check: (key: string, value: unknown) => fie
       if (complaints === undefined) issues.push(wrongKind(value, expected))
       else for (const [key, complaint] of complaints) issues.push(complained(value, [key], complaint))
     })
+    .meta({ type: 'object' })
     .transform((value): Readonly<Record<string, T>> => Object.freeze({ ...value }))
 }
 
@@ -117,7 +120,7 @@ function part<T extends object>(what: string, needs: Readonly<Record<string, fie
 }
 
 function number(expected: string, test: (value: number) => boolean) {
-  return z.number(expected).refine(test, expected)
+  return z.number(expected).refine(test, expected).describe(expected)
 }
 
 function atLeast(least: number) {
@@ -140,7 +143,7 @@ function timeUpTo(most: number) {
 }
 
 function text(expected: string, test: (value: string) => boolean) {
-  return z.string(expected).refine(test, expected)
+  return z.string(expected).refine(test, expected).describe(expected)
 }
 
 function oneOf<const Word extends string>(words: readonly Word[]) {
@@ -208,7 +211,7 @@ const hashed = [
     whenOut: oneOf(['redistribute', 'fail']),
     bound: number('a number > 1', (value) => value > 1),
   },
-  { key: z.custom<KeySource>(isKeySource, KEY_TEXT) },
+  { key: z.custom<KeySource>(isKeySource, KEY_TEXT).meta({ type: 'string' }) },
 ] as const
 const plainSettings = [
   named(['auto', 'round-robin', 'weighted-round-robin', 'random', 'weighted-random', 'least'], {}),
@@ -249,14 +252,17 @@ const plainSettings = [
     latencyCost: atLeast(0),
     discount: someShare,
     decayMs: above0(),
-    prior: z.custom<ThompsonOptions['prior']>(
-      (it) => it === 'trusted' || fields.isFunction(it),
-      '"trusted" or a function',
-    ),
+    prior: z
+      .custom<ThompsonOptions['prior']>((it) => it === 'trusted' || fields.isFunction(it), '"trusted" or a function')
+      .meta({ enum: ['trusted'] }),
   }),
 ] as const
 /** Not `number`: Infinity means something here. */
-const overprovisioning = z.custom<number>((value) => typeof value === 'number' && value >= 1, 'a number >= 1')
+const overprovisioning = z
+  .custom<number>((value) => typeof value === 'number' && value >= 1, 'a number >= 1')
+  .meta({
+    type: 'number',
+  })
 const inner = z.union([z.string(), ...plainSettings, anyStrategy, noSuchName(PLAIN_NAMES)], {
   error: ({ input }) => strategyText(input, PLAIN_NAMES),
 })
@@ -277,7 +283,10 @@ const url = z.string('a URL').check(({ value, issues }) => {
   if (complaint !== undefined) issues.push(complained(value, [], complaint))
 })
 
-const headers = record<string>('an object of header names and values', fields.headerComplaint)
+const headers = record<string | Secret>('an object of header names and values', fields.headerComplaint).transform(
+  (values): Readonly<Record<string, Secret>> =>
+    Object.freeze(Object.fromEntries(Object.entries(values).map(([name, value]) => [name, Secret.of(value)]))),
+)
 
 const attemptTimes = { connectMs: time, headersMs: time, firstByteMs: time, idleMs: time, attemptMs: time }
 
@@ -438,6 +447,9 @@ const schema = shape({
   strategies: list(ownStrategy, 'an array of strategies'),
   clock: part<Clock>('a clock', { now: VERB, after: VERB, wall: MAYBE_VERB }),
   random: z.custom<Random>(fields.isFunction, 'a function'),
+  revisions: whole(1, 1000),
+  logger: part<Logger>('a logger', { debug: VERB, info: VERB, warn: VERB, error: VERB }),
+  log: shape({ requests: z.custom<LogOptions['requests'] & {}>(fields.isFlagOrFunction, 'true, false or a function') }),
   ...settings,
 })
 
@@ -464,6 +476,9 @@ export function resolveOptions(options: unknown, builtins: Builtins): ResolvedOp
     strategies = [],
     clock,
     random,
+    revisions,
+    logger,
+    log,
     ...common
   } = parsed(options)
   const named = Object.entries(pools ?? { [DEFAULT_POOL]: { backends: backends! } }).map(
@@ -478,20 +493,54 @@ export function resolveOptions(options: unknown, builtins: Builtins): ResolvedOp
     pools: Object.freeze(named),
     origins,
     route,
+    revisions: revisions ?? DEFAULT_REVISIONS,
+    logger,
+    log: log ?? Object.freeze({}),
     clock: clock ?? builtins.clock,
     random: random ?? builtins.random(),
   })
 }
 
+/** Everything that is wrong with options. */
+export function findingsIn(options: unknown): readonly Finding[] {
+  return checked(options).findings
+}
+
+/** What options may look like, as a JSON Schema: parts and functions, which no file can hold, are `{}`. */
+export function optionsJsonSchema(): JsonSchema {
+  return jsonSchemaOf(schema)
+}
+
+function jsonSchemaOf(type: z.core.$ZodType): JsonSchema {
+  return z.toJSONSchema(type, {
+    io: 'input',
+    unrepresentable: 'any',
+    override({ zodSchema: { _zod }, jsonSchema }) {
+      // What `shape` looks at first says nothing: the object behind it does.
+      if (_zod.def.type === 'pipe' && ['object', 'pipe'].includes(_zod.def.out._zod.def.type)) {
+        const { $schema: _, ...object } = jsonSchemaOf(_zod.def.out)
+        Object.assign(jsonSchema, object)
+      }
+    },
+  }) as JsonSchema
+}
+
+function checked(options: unknown): {
+  readonly data: z.output<typeof schema> | undefined
+  findings: readonly Finding[]
+} {
+  // jitless: compiling the schema costs more than the one use of it, and fails where code from strings is forbidden.
+  // The casts prove, when compiled, that schema and hand-written options know the same.
+  const result = schema.safeParse(options as BalancerOptions satisfies z.input<typeof schema>, { jitless: true })
+  const single = result.success ? [] : result.error.issues.flatMap((issue) => findingsOf(issue, []))
+  return { data: result.data, findings: [...single, ...contradictions(options, single)] }
+}
+
 function parsed(options: unknown): z.output<typeof schema> {
   try {
-    // jitless: compiling the schema costs more than the one use of it, and fails where code from strings is forbidden.
-    // The casts prove, when compiled, that schema and hand-written options know the same.
-    const result = schema.safeParse(options as BalancerOptions satisfies z.input<typeof schema>, { jitless: true })
-    const single = result.success ? [] : result.error.issues.flatMap((issue) => findingsOf(issue, []))
-    const findings = [...single, ...contradictions(options, single)]
+    const { data, findings } = checked(options)
     if (findings.length > 0) throw configError(options, findings)
-    return result.data!
+    return data!
   } catch (error) {
     if (error instanceof BalancerError) throw error
     // A getter or a proxy threw.
@@ -504,7 +553,7 @@ function parsed(options: unknown): z.output<typeof schema> {
 }
 
 /** zod's issues in our words. `base` is where the schema that told them stands. */
-function findingsOf(issue: z.core.$ZodIssue, base: Path): readonly Finding[] {
+export function findingsOf(issue: z.core.$ZodIssue, base: Path): readonly Finding[] {
   const path = [...base, ...issue.path]
   switch (issue.code) {
     case 'unrecognized_keys': {

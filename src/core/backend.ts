@@ -1,9 +1,11 @@
 import type { Backend, BalancerRequest, Endpoint, Reason } from './contracts.ts'
 import type { Deadline } from './deadlines.ts'
+import { Times } from './durations.ts'
 import { isDeepEqual } from './equal.ts'
 import { withHeaders } from './headers.ts'
 import { PeakEwma, Quantiles } from './latency.ts'
 import type { OutcomeClass } from './outcome.ts'
+import { Secret } from './secret.ts'
 
 /** Plain counters of one backend since it was added. */
 export interface BackendTotals {
@@ -13,6 +15,8 @@ export interface BackendTotals {
   failures: number
   /** Ends per class; classes that never came are absent. */
   readonly classes: Partial<Record<OutcomeClass, number>>
+  /** How often it was blocked, by writer; a reason that was replaced before it ended counts once. */
+  readonly blocks: Partial<Record<string, number>>
 }
 
 /** The live record of a backend. Only the pool and the attempts write to it. */
@@ -22,13 +26,12 @@ export class BackendRecord implements Backend {
   readonly basePath: string
   readonly latency: PeakEwma = new PeakEwma()
   readonly quantiles: Quantiles = new Quantiles()
-  readonly totals: BackendTotals = { requests: 0, failures: 0, classes: {} }
+  readonly totals: BackendTotals = { requests: 0, failures: 0, classes: {}, blocks: Object.create(null) }
+  readonly times: Times = new Times()
   readonly reasons: Map<string, Reason> = new Map()
   readonly factors: Map<string, number> = new Map()
   readonly limits: Map<string, number> = new Map()
-  /** As it was given, secrets included; nobody but this record sees it. */
-  #given!: Endpoint
-  #shown!: Endpoint
+  #endpoint!: Endpoint
   weight = 1
   logWeight = 0
   inflight = 0
@@ -49,29 +52,27 @@ export class BackendRecord implements Backend {
     this.relimit()
   }
 
-  /** As parts, listeners and `inspect` may see it: the values of its headers are not in it. */
   get endpoint(): Endpoint {
-    return this.#shown
+    return this.#endpoint
   }
 
   /** Headers that say the same stay the same object: who holds them sees whether they changed. */
-  set endpoint(endpoint: Endpoint) {
-    const before = this.#given as Endpoint | undefined
-    const same = before?.headers !== undefined && isDeepEqual(before.headers, endpoint.headers)
-    this.#shown = shownOf(endpoint, same ? this.#shown.headers : undefined)
-    this.#given = endpoint
-  }
-
-  /** An endpoint made from the one shown, as discovery parts make them, gets the hidden headers back. */
-  meant(endpoint: Endpoint): Endpoint {
-    const { headers } = this.#given
-    if (headers === undefined || endpoint.headers !== this.#shown.headers) return endpoint
-    return { ...endpoint, headers }
+  set endpoint(given: Endpoint) {
+    const endpoint = sealed(given)
+    const headers = (this.#endpoint as Endpoint | undefined)?.headers
+    const same = headers !== undefined && isDeepEqual(headers, endpoint.headers)
+    this.#endpoint = same ? Object.freeze({ ...endpoint, headers }) : endpoint
   }
 
   /** Whether an endpoint says the same, secrets included. */
   says(endpoint: Endpoint): boolean {
-    return isDeepEqual(this.#given, endpoint)
+    return isDeepEqual(this.#endpoint, sealed(endpoint))
+  }
+
+  /** Words of the backend's own, which may repeat the credential it was sent. */
+  redacted(text: string): string {
+    const { headers = {} } = this.#endpoint
+    return Object.values(headers).reduce<string>((rest, value) => Secret.of(value).redactIn(rest), text)
   }
 
   /** Recomputes the effective weight after a change of endpoint or factors. */
@@ -90,7 +91,7 @@ export class BackendRecord implements Backend {
 
   /** The request as this backend gets it: its base path in front, its own headers set. */
   requestFor(request: BalancerRequest): BalancerRequest {
-    const { headers } = this.#given
+    const { headers } = this.#endpoint
     if (this.basePath === '' && headers === undefined) return request
     return {
       ...request,
@@ -119,13 +120,12 @@ export class BackendRecord implements Backend {
   }
 }
 
-const REDACTED = '[redacted]'
-
-function shownOf(endpoint: Endpoint, shown: Endpoint['headers']): Endpoint {
-  if (endpoint.headers === undefined) return endpoint
-  if (shown !== undefined) return Object.freeze({ ...endpoint, headers: shown })
-  const headers = Object.fromEntries(Object.keys(endpoint.headers).map((name) => [name, REDACTED]))
-  return Object.freeze({ ...endpoint, headers })
+/** The values of its headers as secrets, whoever it comes from. */
+function sealed(endpoint: Endpoint): Endpoint {
+  const { headers } = endpoint
+  if (headers === undefined || Object.values(headers).every((value) => value instanceof Secret)) return endpoint
+  const secrets = Object.entries(headers).map(([name, value]) => [name, Secret.of(value)])
+  return Object.freeze({ ...endpoint, headers: Object.freeze(Object.fromEntries(secrets)) })
 }
 
 /** An endpoint's id: its own, or host, port and path of its URL. */
@@ -148,10 +148,9 @@ export function diff(records: ReadonlyMap<string, BackendRecord>, endpoints: rea
   const left = new Map(records)
   const added: BackendRecord[] = []
   const changed: [BackendRecord, Endpoint][] = []
-  const all = endpoints.map((said) => {
-    const id = idOf(said)
+  const all = endpoints.map((endpoint) => {
+    const id = idOf(endpoint)
     const old = left.get(id)
-    const endpoint = old?.meant(said) ?? said
     if (old === undefined || old.endpoint.url !== endpoint.url) {
       const record = new BackendRecord(endpoint)
       added.push(record)

@@ -7,6 +7,7 @@ import type {
   BalancerResponse,
   Call,
   Criticality,
+  RequestHeaders,
   Stop,
   Strategy,
   Wanted,
@@ -34,6 +35,8 @@ export interface CallOptions {
   readonly timeouts?: AttemptTimes | undefined
   /** What it is worth when not all can be served; default 'default'. */
   readonly criticality?: Criticality | undefined
+  /** Sent as `X-Request-Id` and shown by logs; an id among the headers comes first; default: none. */
+  readonly requestId?: string | undefined
   /** May be sent twice; default: by its method (GET, HEAD, OPTIONS, PUT, DELETE, TRACE), or if it has an Idempotency-Key. */
   readonly idempotent?: boolean | undefined
 }
@@ -62,6 +65,8 @@ export const CALL: unique symbol = Symbol('evenkeel.call')
 
 /** Methods that may be sent twice (RFC 9110 9.2.2). */
 const IDEMPOTENT: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'TRACE'])
+/** Where an id travels from service to service. */
+export const REQUEST_ID = 'x-request-id'
 const NO_TAGS: readonly string[] = []
 const NONE: readonly LiveAttempt[] = []
 
@@ -99,6 +104,9 @@ export class LiveCall implements Call {
   next: LiveCall | undefined = undefined
   /** The answer was handed over, or the call failed. */
   answered = false
+  error: unknown = undefined
+  readonly #headers: RequestHeaders
+  readonly #requestId: string | undefined
   #isOver = false
   #enders: (() => void)[] | undefined = undefined
   #cancelers: ((reason: unknown) => void)[] | undefined = undefined
@@ -116,6 +124,13 @@ export class LiveCall implements Call {
     this.idempotent = options.idempotent ?? (IDEMPOTENT.has(method) || header(headers, 'idempotency-key') !== undefined)
     this.startMs = nowMs
     this.nowMs = nowMs
+    this.#headers = headers
+    this.#requestId = options.requestId
+  }
+
+  /** Looked for only when somebody asks. */
+  get requestId(): string | undefined {
+    return header(this.#headers, REQUEST_ID) ?? this.#requestId
   }
 
   /** The pool it goes to, and how long it may take there, ms; 0 = no limit. */

@@ -9,6 +9,7 @@ import type { Sending } from './call.ts'
 import type { Deadlines } from './deadlines.ts'
 import type { PeakEwma } from './latency.ts'
 import type { ClassRule, Outcome, OutcomeClass } from './outcome.ts'
+import type { Secret } from './secret.ts'
 
 /** Undo of whatever was started. Calling it twice does nothing. */
 export type Stop = () => void
@@ -29,8 +30,8 @@ export interface Endpoint {
   readonly maxInflight?: number
   /** Times of its attempts that differ from the pool's. */
   readonly timeouts?: AttemptTimes
-  /** Headers set on every request to this backend. Values are treated as secrets: never in a log, an event or an error. */
-  readonly headers?: Readonly<Record<string, string>>
+  /** Headers set on every request to this backend. Values become secrets: never in a log, an event or an error. */
+  readonly headers?: Readonly<Record<string, string | Secret>>
   readonly meta?: Readonly<Record<string, unknown>>
 }
 
@@ -154,6 +155,12 @@ export interface Call {
   /** Picks made so far for this call, refused candidates included. */
   readonly picks: number
   readonly attempts: readonly Attempt[]
+  /** Its `X-Request-Id`, or what `CallOptions.requestId` said; undefined without either. */
+  readonly requestId: string | undefined
+  /** Clock time of its start. */
+  readonly startMs: number
+  /** What it failed with; undefined before that, and if it was answered. */
+  readonly error: unknown
   readonly canceled: boolean
   /** What it was cancelled with. */
   readonly reason: unknown
@@ -310,12 +317,43 @@ export interface Watcher {
     unblocked?(backend: Backend, reason: Reason): void
     /** Resolves when it has seen enough of every backend for the pool to be relied on. */
     ready?(): Promise<void>
+    readonly stats?: WatcherStats
     readonly stop: Stop
   }
 }
 
+/** What a watcher adds to `stats()`: asked when somebody looks, never on the request path. */
+export interface WatcherStats {
+  /** Calls that wait for their turn. */
+  waiting?(): number
+  /** The active checks of a backend. */
+  checks?(backend: Backend): CheckStats | undefined
+  breaker?(backend: Backend): BreakerPhase | undefined
+}
+
+export type BreakerPhase = 'closed' | 'open' | 'half-open' | 'isolated'
+
+/** The active checks of one backend since they began. */
+export interface CheckStats {
+  /** Those that came to an end; one that never got a connection from the pool says nothing, and is not in it. */
+  readonly checks: number
+  readonly failures: number
+  /** How long the last one took, ms; NaN before the first. */
+  readonly lastMs: number
+}
+
+/** The connections to one backend. */
+export interface ConnectionStats {
+  readonly open: number
+  /** Of the open ones, those that carry nothing. */
+  readonly idle: number
+}
+
 /** name, value, name, value, ...; bytes are latin1; order and repeats are kept. */
 export type RawHeaders = readonly (string | Uint8Array)[]
+
+/** As RawHeaders; values that come from the configuration are secrets until a transport writes them (`wireHeaders`). */
+export type RequestHeaders = readonly (string | Uint8Array | Secret)[]
 
 /** A request body: nothing, bytes, or something that can be opened. */
 export type RequestBody = null | Uint8Array | OpenBody
@@ -335,7 +373,7 @@ export interface BalancerRequest {
   readonly method: string
   /** Origin-form: starts with '/', query included. */
   readonly path: string
-  readonly headers: RawHeaders
+  readonly headers: RequestHeaders
   readonly body: RequestBody
   /** Called for each 1xx but 101. */
   readonly informational?: (status: number, headers: RawHeaders) => void
@@ -401,6 +439,8 @@ export interface Transport {
   send(attempt: Attempt): Promise<BalancerResponse>
   /** The backend was removed, no `send` to it follows: resolves when what is in flight is over and its connections closed. */
   forget?(backend: Backend): Promise<void>
+  /** For `stats()`, where it is known. */
+  connections?(backend: Backend): ConnectionStats | undefined
   /** Opens a connection as for a request, TLS included, and closes it: the 'tcp' health check. */
   reach?(backend: Backend, signal: AbortSignal): Promise<void>
   /** Closes every connection now. */

@@ -1,13 +1,13 @@
-import type { RawHeaders } from './contracts.ts'
+import type { RequestHeaders } from './contracts.ts'
 import { isNamed, latin1 } from './headers.ts'
 
 /** The value of the first cookie of that name; undefined without one. */
-export function cookie(headers: RawHeaders, name: string): string | undefined {
+export function cookie(headers: RequestHeaders, name: string): string | undefined {
   return cookies(headers, name)[0]
 }
 
 /** The values of all cookies of that name, without quotes, as they stand. Whatever else stands there is passed over. */
-export function cookies(headers: RawHeaders, name: string): readonly string[] {
+export function cookies(headers: RequestHeaders, name: string): readonly string[] {
   const values: string[] = []
   for (let i = 0; i < headers.length; i += 2) {
     if (!isNamed(headers[i]!, 'cookie')) continue

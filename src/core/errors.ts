@@ -19,6 +19,9 @@ export interface ConfigIssue {
   readonly expected: string
   /** What was found, as text; for secrets its type and length only. */
   readonly found: string
+  /** Where it stands in a TOML file, from 1. */
+  readonly line?: number
+  readonly column?: number
 }
 
 export interface BalancerErrorDetails {
@@ -30,6 +33,7 @@ export interface BalancerErrorDetails {
   /** Backend id -> why it gets no traffic. */
   readonly reasons?: Readonly<Record<string, readonly string[]>>
   readonly issues?: readonly ConfigIssue[]
+  readonly warnings?: readonly ConfigIssue[]
 }
 
 /** The only error class of evenkeel: switch on `code`. */
@@ -40,6 +44,8 @@ export class BalancerError extends Error {
   readonly retryAfterMs: number | undefined
   readonly reasons: Readonly<Record<string, readonly string[]>> | undefined
   readonly issues: readonly ConfigIssue[] | undefined
+  /** What would load in a configuration, but hurt. */
+  readonly warnings: readonly ConfigIssue[] | undefined
 
   constructor(code: BalancerErrorCode, message: string, details: BalancerErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause })
@@ -48,5 +54,6 @@ export class BalancerError extends Error {
     this.retryAfterMs = details.retryAfterMs
     this.reasons = details.reasons
     this.issues = details.issues
+    this.warnings = details.warnings
   }
 }

@@ -4,6 +4,8 @@ import type { OutcomeClass } from './outcome.ts'
 /** What happened to one call, as plain data. Times are ms, rounded to microseconds. */
 export interface Explanation {
   readonly pool: string
+  /** As `Call.requestId`. */
+  readonly requestId: string | undefined
   readonly method: string
   readonly idempotent: boolean
   /** From the call's start until now, or until its last attempt ended. */
@@ -39,7 +41,7 @@ export function callOf(subject: unknown, errors: WeakMap<object, LiveCall>): Liv
 }
 
 export function explain(call: LiveCall, nowMs: number): Explanation {
-  const { pool, method, idempotent, startMs } = call
+  const { pool, requestId, method, idempotent, startMs } = call
   const since = (fromMs: number, toMs: number): number => Math.round((toMs - fromMs) * 1000) / 1000
   const known = (fromMs: number, toMs: number): number | undefined => (toMs >= 0 ? since(fromMs, toMs) : undefined)
   const ends = call.attempts.map((attempt) => attempt.endMs)
@@ -56,5 +58,5 @@ export function explain(call: LiveCall, nowMs: number): Explanation {
     decision: attempt.decision ?? (attempt.status > 0 ? 'its answer was handed over' : 'its failure was handed over'),
   }))
   const endMs = ends.length > 0 && ends.every((ms) => ms >= 0) ? Math.max(...ends) : nowMs
-  return { pool, method, idempotent, totalMs: since(startMs, endMs), attempts }
+  return { pool, requestId, method, idempotent, totalMs: since(startMs, endMs), attempts }
 }

@@ -113,19 +113,26 @@ export class Quantiles {
 
   /** The q-quantile (0..1) in ms; NaN without samples. */
   read(q: number, nowMs: number): number {
+    return this.readAll([q], nowMs)[0]!
+  }
+
+  /** Several quantiles in one go, in ascending order. */
+  readAll(qs: readonly number[], nowMs: number): readonly number[] {
     const oldest = Math.floor(nowMs / (WINDOW_MS / (SLICES - 1))) - SLICES + 1
     const slices = this.#slices.filter((slice) => slice.number >= oldest && slice.total > 0)
     const total = slices.reduce((sum, slice) => sum + slice.total, 0)
-    if (total === 0) return NaN
-    const rank = Math.min(Math.floor(q * total), total - 1)
-    const low = Math.min(...slices.map((slice) => slice.first))
-    const high = Math.max(...slices.map((slice) => slice.first + slice.counts.length))
+    const found: number[] = []
+    let bin = Math.min(...slices.map((slice) => slice.first))
     let seen = 0
-    for (let bin = low; bin < high; bin++) {
-      for (const slice of slices) seen += slice.counts[bin - slice.first] ?? 0
-      if (seen > rank) return (2 * Math.exp(bin * LOG_GAMMA)) / (1 + Math.exp(LOG_GAMMA))
+    for (const q of qs) {
+      const rank = Math.min(Math.floor(q * total), total - 1)
+      while (seen <= rank) {
+        for (const slice of slices) seen += slice.counts[bin - slice.first] ?? 0
+        bin++
+      }
+      found.push(total === 0 ? NaN : (2 * Math.exp((bin - 1) * LOG_GAMMA)) / (1 + Math.exp(LOG_GAMMA)))
     }
-    return NaN
+    return found
   }
 
   #slice(nowMs: number): Slice {

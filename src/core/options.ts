@@ -1,6 +1,7 @@
 import type { Route } from './call.ts'
 import type {
   AttemptTimes,
+  Call,
   Classify,
   Clock,
   Endpoint,
@@ -13,6 +14,7 @@ import type {
   Watcher,
 } from './contracts.ts'
 import type { ClassChanges } from './outcome.ts'
+import type { Secret } from './secret.ts'
 import type { StrategySettings, StrategyWord } from './strategy-options.ts'
 
 /** Ejects who succeeds far less often than the others (Envoy's success-rate outliers). */
@@ -99,8 +101,8 @@ export interface ActiveHealthOptions {
   readonly path?: string
   /** default 'GET'. */
   readonly method?: string
-  /** Sent with each check; values are treated as secrets. */
-  readonly headers?: Readonly<Record<string, string>>
+  /** Sent with each check; values become secrets. */
+  readonly headers?: Readonly<Record<string, string | Secret>>
   /** Text that the first KiB of the body must hold; default: any body will do. */
   readonly match?: string
   /** Name of the service a 'grpc' check asks for; default '': the server as a whole. */
@@ -331,6 +333,19 @@ export interface PoolSettings {
   readonly sinks?: readonly Sink[]
 }
 
+/** Where lines go, in pino's shape: `logger: pino()`. */
+export interface Logger {
+  debug(details: object, message: string): void
+  info(details: object, message: string): void
+  warn(details: object, message: string): void
+  error(details: object, message: string): void
+}
+
+export interface LogOptions {
+  /** A line for each call that is over, or for those that a function says yes to; default false. */
+  readonly requests?: boolean | ((call: Call) => boolean)
+}
+
 export type EndpointOptions = string | Endpoint
 
 export interface PoolOptions extends PoolSettings {
@@ -351,6 +366,12 @@ export interface BalancerOptions extends PoolSettings {
   readonly strategies?: readonly Strategy[]
   /** `fetch` refuses absolute URLs of any other origin; default: every origin is taken, and replaced by the backend's. */
   readonly origins?: readonly string[]
+  /** Gets a line for every change of state; it stays as given at the start, whatever updates say; default: none. */
+  readonly logger?: Logger
+  /** What it gets besides. */
+  readonly log?: LogOptions
+  /** How many configurations that were in force are kept for `rollback`, the one in force included; default 10. As given at the start. */
+  readonly revisions?: number
   /** Time, for tests. */
   readonly clock?: Clock
   /** Chance, for tests. */

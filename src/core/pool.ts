@@ -16,26 +16,29 @@ import type {
   Picker,
   PoolControl,
   Reason,
-  Sink,
   Stop,
   Transport,
-  Watcher,
 } from './contracts.ts'
+import { Durations, Times } from './durations.ts'
 import { BalancerError } from './errors.ts'
 import { Latencies } from './latencies.ts'
 import { composeAttempts, composeCalls } from './pipeline.ts'
-import { COUNTED, noTotals, type PoolHost, type PoolParts, type PoolTotals } from './pool-parts.ts'
+import { count, countEvent, noTotals, type PoolHost, type PoolParts, type PoolTotals } from './pool-parts.ts'
+import { Secret } from './secret.ts'
 import { inUse, nobody, Selection } from './selection.ts'
+import { Watchers } from './watchers.ts'
 
 /** Weight changes are published at most this often, ms: a ramp over many backends must not rebuild pickers all the time. */
 const WEIGH_MS = 100
-
-type Started = ReturnType<Watcher['start']>
 
 /** Backends, strategy and policies under one name. The change path rebuilds snapshots; the request path only reads them. */
 export class Pool implements PoolControl, Lender {
   readonly name: string
   readonly totals: PoolTotals = noTotals()
+  readonly times: Times = new Times()
+  /** Of whole calls, to the end of their last attempt. */
+  readonly callDurations: Durations = new Durations()
+  readonly watchers: Watchers = new Watchers((part, error) => this.report(part, error))
   readonly #host: PoolHost
   readonly #records = new Map<string, BackendRecord>()
   readonly #warned = new Set<string>()
@@ -45,8 +48,6 @@ export class Pool implements PoolControl, Lender {
   #parts!: PoolParts
   #core!: Core
   #lentBy!: LentBy
-  #sinks: readonly Sink[] = []
-  #running: ReadonlyMap<Watcher, Started> = new Map()
   #closed = false
   #stopWeigh: Stop | undefined
   #weighedMs = -Infinity
@@ -94,40 +95,23 @@ export class Pool implements PoolControl, Lender {
     const old = this.#parts as PoolParts | undefined
     const budget = old !== undefined && sameBudget(old.budget, parts.budget) ? this.#core.budget : undefined
     const core = this.#coreOf(parts, budget)
-    const fresh: Started[] = []
-    const abandon = (): void => {
-      for (const { stop } of fresh) stop()
+    const chooser = parts.strategy === old?.strategy ? this.#lentBy.chooser : parts.strategy.start(core)
+    const change = diff(this.#records, endpoints)
+    chooser.build(inUse(change.all, parts.panicBelow, parts.strategy).members)
+    const handle = this.#compose(parts, core)
+    const { abandon, commit } = this.watchers.begin(parts.watchers, core)
+    return {
+      abandon,
+      commit: () => {
+        commit(parts.sinks)
+        this.#commit(parts, core, chooser, handle, change)
+      },
     }
-    try {
-      const chooser = parts.strategy === old?.strategy ? this.#lentBy.chooser : parts.strategy.start(core)
-      const change = diff(this.#records, endpoints)
-      chooser.build(inUse(change.all, parts.panicBelow, parts.strategy).members)
-      const handle = this.#compose(parts, core)
-      const running = new Map<Watcher, Started>()
-      for (const watcher of parts.watchers) {
-        // A watcher that stays keeps running: what it has learned and the reasons it has written stay too.
-        const started = this.#running.get(watcher) ?? watcher.start(core)
-        if (!this.#running.has(watcher)) fresh.push(started)
-        running.set(watcher, started)
-      }
-      return { abandon, commit: () => this.#commit(parts, core, chooser, handle, running, change) }
-    } catch (error) {
-      abandon()
-      throw error
-    }
-  }
-
-  /** Resolves when every watcher has looked at every backend once. */
-  async ready(): Promise<void> {
-    const waitedFor = this.#running
-    await Promise.all([...waitedFor.values()].map(({ ready }) => ready?.()))
-    if (this.#running !== waitedFor) await this.ready() // an update has put others in their place
   }
 
   close(): void {
     this.#closed = true
-    for (const { stop } of this.#running.values()) stop()
-    this.#running = new Map()
+    this.watchers.stop()
     this.#stopWeigh?.()
   }
 
@@ -140,9 +124,15 @@ export class Pool implements PoolControl, Lender {
   block(backend: Backend, reason: Reason): void {
     const record = backend as BackendRecord
     if (record.removed) return
-    record.reasons.set(reason.by, reason)
+    const { detail } = reason
+    const told = detail === undefined ? reason : { ...reason, detail: this.#redacted(record, detail) }
+    if (!record.reasons.has(reason.by)) {
+      count(record.totals.blocks, reason.by)
+      count(this.totals.blocks, reason.by)
+    }
+    record.reasons.set(reason.by, told)
     this.#publish()
-    this.#host.emit('blocked', record, reason)
+    this.#host.emit('blocked', record, told)
   }
 
   unblock(backend: Backend, by: string): void {
@@ -151,13 +141,7 @@ export class Pool implements PoolControl, Lender {
     if (reason === undefined || record.removed) return
     record.reasons.delete(by)
     if (record.reasons.size === 0) this.#latencies.level(record)
-    for (const [{ name }, started] of this.#running) {
-      try {
-        started.unblocked?.(record, reason)
-      } catch (error) {
-        this.report(name, error)
-      }
-    }
+    this.watchers.unblocked(record, reason)
     this.#publish()
     if (!this.#closed) this.#host.emit('unblocked', record, reason) // then nobody is back
   }
@@ -215,7 +199,7 @@ export class Pool implements PoolControl, Lender {
   headed(attempt: LiveAttempt): void {
     this.#latencies.learn(attempt, attempt.headMs)
     this.#tellChooser('head', attempt)
-    this.#tellSinks('head', attempt)
+    this.watchers.tell('head', attempt)
   }
 
   settled(attempt: LiveAttempt): void {
@@ -225,7 +209,10 @@ export class Pool implements PoolControl, Lender {
     this.inflight--
     if (backend.inflight === 0) backend.becameIdle()
     call.live--
-    backend.totals.classes[kind] = (backend.totals.classes[kind] ?? 0) + 1
+    count(backend.totals.classes, kind)
+    count(this.totals.classes, kind)
+    backend.times.add(attempt)
+    this.times.add(attempt)
     if (attempt.rule!.health === 'failure') backend.totals.failures++
     if (kind !== attempt.headClass) this.#latencies.learn(attempt, attempt.endMs)
     this.#tellChooser('settle', attempt)
@@ -236,7 +223,7 @@ export class Pool implements PoolControl, Lender {
         this.report(gate.name, error)
       }
     }
-    this.#tellSinks('attempt', attempt)
+    this.watchers.tell('attempt', attempt)
     this.#host.emit('attempt', attempt)
     if (call.answered && call.live === 0) this.#over(call)
   }
@@ -245,10 +232,17 @@ export class Pool implements PoolControl, Lender {
     this.#host.met(error, call)
   }
 
-  /** The call was answered or failed; it is over once its attempts are. */
   answered(call: LiveCall): void {
-    call.answered = true
-    if (call.live === 0) this.#over(call)
+    this.totals.answered++
+    this.#ended(call)
+  }
+
+  /** It counts as aborted if its caller gave it up. */
+  failed(call: LiveCall, error: unknown): void {
+    call.error = error
+    if (call.canceled && !(error instanceof BalancerError)) this.totals.aborted++
+    else this.totals.failed++
+    this.#ended(call)
   }
 
   // --- inside
@@ -261,24 +255,15 @@ export class Pool implements PoolControl, Lender {
     }
   }
 
-  #tellSinks(what: 'head' | 'attempt', attempt: LiveAttempt): void {
-    for (const sink of this.#sinks) {
-      try {
-        sink[what]?.(attempt)
-      } catch (error) {
-        this.report(sink.name, error)
-      }
-    }
+  /** It was answered or failed; it is over once its attempts are. */
+  #ended(call: LiveCall): void {
+    call.answered = true
+    if (call.live === 0) this.#over(call)
   }
 
   #over(call: LiveCall): void {
-    for (const sink of this.#sinks) {
-      try {
-        sink.call?.(call)
-      } catch (error) {
-        this.report(sink.name, error)
-      }
-    }
+    this.callDurations.observe(this.now() - call.startMs)
+    this.watchers.over(call)
     this.#host.over(call)
   }
 
@@ -296,34 +281,22 @@ export class Pool implements PoolControl, Lender {
       reach: (backend, signal) => reachOf(this.#parts.transport)(backend, signal),
       members: () => this.members,
       emit: (event, ...details) => {
-        const total = COUNTED.get(event)
-        if (total !== undefined) this.totals[total]++
+        countEvent(this.totals, event, details)
         this.#host.emit(event, ...details)
       },
     }
   }
 
-  #commit(
-    parts: PoolParts,
-    core: Core,
-    chooser: Chooser,
-    handle: CallHandler,
-    running: ReadonlyMap<Watcher, Started>,
-    change: Change,
-  ): void {
+  #commit(parts: PoolParts, core: Core, chooser: Chooser, handle: CallHandler, change: Change): void {
     const old = this.#parts as PoolParts | undefined
-    for (const [watcher, { stop }] of this.#running) if (!running.has(watcher)) stop()
+    const { gates } = this.watchers
     this.#parts = parts
     this.#core = core
     this.handle = handle
-    this.#running = running
-    const started = [...running.values()]
-    const gates = started.flatMap(({ gate }) => (gate === undefined ? [] : [gate]))
     this.#selection.gates = gates
     this.#lentBy = { gates, chooser, classes: parts.classes, classify: parts.classify }
-    this.#sinks = [...started.flatMap(({ sink }) => (sink === undefined ? [] : [sink])), ...parts.sinks]
     if (old !== undefined && parts.transport !== old.transport) {
-      for (const record of this.records) this.#forget(record, old.transport)
+      for (const record of this.records) void this.#forget(record, old.transport)
     }
     this.#change(change)
   }
@@ -350,18 +323,26 @@ export class Pool implements PoolControl, Lender {
     this.#records.clear()
     for (const record of all) this.#records.set(record.id, record)
     this.#publish(all)
-    for (const { members } of this.#running.values()) members?.(all)
+    this.watchers.members(all)
     if (this.#stopWeigh !== undefined) this.#publish() // a newcomer's small weight holds from its first request on
     for (const record of left) {
-      this.#forget(record, this.#parts.transport)
+      void this.#forget(record, this.#parts.transport)
       this.#host.emit('removed', record)
     }
     for (const record of added) this.#host.emit('added', record)
     for (const [record] of changed) this.#host.emit('updated', record)
   }
 
-  #forget(record: BackendRecord, transport: Transport): void {
-    transport.forget?.(record).catch((error: unknown) => this.report(`forget of ${transport.name}`, error))
+  async #forget(record: BackendRecord, transport: Transport): Promise<void> {
+    try {
+      await transport.forget?.(record)
+    } catch (error) {
+      this.report(`forget of ${transport.name}`, error)
+    }
+  }
+
+  #redacted(record: BackendRecord, text: string): string {
+    return Secret.redacting(this.#parts.secrets ?? [])(record.redacted(text))
   }
 
   /** Innermost of the call pipeline: pick, make the attempt, send it. */

@@ -8,6 +8,8 @@ import type {
   CooldownOptions,
   FailureShareOptions,
   HedgeOptions,
+  Logger,
+  LogOptions,
   PassiveHealthOptions,
   QueueOptions,
   RetryOptions,
@@ -77,6 +79,9 @@ export interface ResolvedOptions {
   readonly pools: readonly ResolvedPool[]
   readonly origins: readonly string[] | undefined
   readonly route: Route | undefined
+  readonly revisions: number
+  readonly logger: Logger | undefined
+  readonly log: LogOptions
   readonly clock: Clock
   readonly random: Random
 }

@@ -1,6 +1,7 @@
-import type { CallOptions, FaceHost, Sending } from '../core/call.ts'
+import { type CallOptions, type FaceHost, REQUEST_ID, type Sending } from '../core/call.ts'
 import type { BalancerRequest, Call, RequestBody } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
+import { header } from '../core/headers.ts'
 import { ReplayBody } from '../core/replay.ts'
 
 /** Paths that mean the same to every parser need no URL object. */
@@ -14,11 +15,17 @@ export function start(
   options: CallOptions,
   signal: AbortSignal | null | undefined,
 ): Sending {
-  const sending = host.send(request, options)
+  const sending = host.send(identified(request, options.requestId), options)
   const { body } = request
   if (body instanceof ReplayBody) sending.call.onEnd(() => body.close())
   if (signal != null) follow(signal, sending.call)
   return sending
+}
+
+/** With the caller's id among its headers, unless one is there. */
+function identified(request: BalancerRequest, id: string | undefined): BalancerRequest {
+  if (id === undefined || header(request.headers, REQUEST_ID) !== undefined) return request
+  return { ...request, headers: [...request.headers, REQUEST_ID, id] }
 }
 
 /** The path of a relative or absolute URL; the authority of an absolute one only has to be allowed. */

@@ -1,10 +1,11 @@
 import type { Probe, RawHeaders } from '../core/contracts.ts'
 import { header, withHeaders } from '../core/headers.ts'
+import type { Secret } from '../core/secret.ts'
 import { ask, beginningOf } from './ask.ts'
 
 export interface GrpcProbeOptions {
   /** Metadata sent with each check; the backend's own headers win; default none. */
-  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly headers?: Readonly<Record<string, string | Secret>> | undefined
 }
 
 const HEADERS = ['content-type', 'application/grpc+proto', 'te', 'trailers', 'user-agent', 'evenkeel-probe']

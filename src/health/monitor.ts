@@ -43,6 +43,9 @@ interface Watched {
   asked: boolean
   /** The traffic there had been when its last check began. */
   traffic: number
+  checks: number
+  failures: number
+  lastMs: number
   stopCheck: Stop
   stopPause: Stop
 }
@@ -91,9 +94,15 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
       const look = (backend: Backend, it: Watched): void => {
         it.asked = false
         it.traffic = traffic
+        const startMs = core.clock.now()
         it.stopCheck = check(core, probe, backend, settings.timeoutMs, ({ bad, degraded, unasked }) => {
           const found = it.asked ? ASKED : bad
           if (found === undefined) core.control.weigh(backend, WEAK, degraded ? DEGRADED_SHARE : 1)
+          if (!unasked) {
+            it.checks++
+            if (bad !== undefined) it.failures++
+            it.lastMs = core.clock.now() - startMs
+          }
           if (!unasked || it.asked) judge(backend, it, found)
           if (watched.get(backend) === it) pause(backend, it, jittered(pauseMs(it), settings.jitter, core.random))
         })
@@ -128,6 +137,9 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
           known: found !== undefined,
           asked: false,
           traffic,
+          checks: 0,
+          failures: 0,
+          lastMs: NaN,
           stopCheck: () => {},
           stopPause: () => {},
         }
@@ -171,6 +183,12 @@ export function monitor(settings: MonitorSettings, probe: Probe): Watcher {
             core.control.block(backend, found.get(backend) ?? { by: BY, hard: true, detail: 'not checked yet' })
           }
           tellReady()
+        },
+        stats: {
+          checks(backend) {
+            const it = watched.get(backend)
+            return it && { checks: it.checks, failures: it.failures, lastMs: it.lastMs }
+          },
         },
         ready: () =>
           new Promise((resolve) => {

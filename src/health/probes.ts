@@ -1,6 +1,7 @@
 import type { Probe } from '../core/contracts.ts'
 import { withHeaders } from '../core/headers.ts'
 import type { ResolvedSettings } from '../core/resolved.ts'
+import type { Secret } from '../core/secret.ts'
 import { ask, beginningOf, LOOKED_AT_BYTES, type StatusRange } from './ask.ts'
 import { grpcProbe } from './grpc.ts'
 
@@ -11,7 +12,7 @@ export interface HttpProbeOptions {
   /** default 'GET'. */
   readonly method?: string | undefined
   /** Sent with each check, beside user-agent and accept, or in their place; the backend's own headers win; default none. */
-  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly headers?: Readonly<Record<string, string | Secret>> | undefined
   /** Default 200 to 399: a redirect is an answer of a working server. */
   readonly status?: readonly StatusRange[] | undefined
   /** Text, as UTF-8, that the first 1024 bytes of the body must hold; default: any body will do. */

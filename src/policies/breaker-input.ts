@@ -1,11 +1,10 @@
 /** What users hand to a breaker, checked by hand: the schema of the configuration does not see it. */
 
 import { MAX_DELAY_MS } from '../core/clock.ts'
+import type { BreakerPhase } from '../core/contracts.ts'
 import { BalancerError, type ConfigIssue } from '../core/errors.ts'
 import { BREAKER_DEFAULTS, BREAKER_FIELDS, type BreakerOptions, type BreakerSettings } from '../core/options.ts'
 import type { TripBucket, TripState } from './trip-rules.ts'
-
-export type BreakerPhase = 'closed' | 'open' | 'half-open' | 'isolated'
 
 /** What a breaker remembers of one backend. */
 export interface BackendBreakerState {

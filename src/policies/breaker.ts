@@ -1,8 +1,19 @@
-import type { Attempt, Backend, Call, Core, Gate, Reason, Sink, Stop, Watcher } from '../core/contracts.ts'
+import type {
+  Attempt,
+  Backend,
+  BreakerPhase,
+  Call,
+  Core,
+  Gate,
+  Reason,
+  Sink,
+  Stop,
+  Watcher,
+} from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
 import type { BreakerOptions, BreakerSettings } from '../core/options.ts'
 import { jittered } from '../core/random.ts'
-import { type BackendBreakerState, type BreakerPhase, type BreakerState, settingsOf, stateOf } from './breaker-input.ts'
+import { type BackendBreakerState, type BreakerState, settingsOf, stateOf } from './breaker-input.ts'
 import { type TripRule, tripRule } from './trip-rules.ts'
 
 const BY = 'breaker'
@@ -70,6 +81,7 @@ export function circuitBreaker(options: BreakerOptions = {}): CircuitBreaker {
           breaker.follow(all)
           adopt(breaker)
         },
+        stats: { breaker: (backend) => breaker.phaseOf(backend) },
         stop() {
           breakers.delete(breaker)
           breaker.stop()
@@ -134,6 +146,10 @@ class PoolBreaker implements Gate, Sink {
 
   get tracks(): readonly Track[] {
     return [...this.#tracks.values()]
+  }
+
+  phaseOf(backend: Backend): BreakerPhase | undefined {
+    return this.#tracks.get(backend)?.phase
   }
 
   // --- the gate

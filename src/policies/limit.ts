@@ -64,6 +64,7 @@ export function limit(settings: LimitSettings): { readonly policy: Policy; reado
           sink: { name: 'limit', attempt: () => admission.roomAgain() },
           members: () => admission.roomAgain(),
           unblocked: () => void Promise.resolve().then(() => admission.roomAgain()), // once it may be picked
+          stats: { waiting: () => admission.waiting },
           stop: () => admission.stop(),
         }
       },
@@ -90,6 +91,10 @@ class Admission {
     this.#most = maxInflight
     this.#settings = queue === false ? NO_QUEUE : queue
     this.#queue = new Queue(this.#settings.order, this.#settings.overloadMs)
+  }
+
+  get waiting(): number {
+    return this.#queue.size
   }
 
   handle(call: Call, request: BalancerRequest, next: CallHandler): Promise<BalancerResponse> {

@@ -1,4 +1,4 @@
-import type { BalancerRequest, KeySource, RawHeaders, Strategy } from '../core/contracts.ts'
+import type { BalancerRequest, KeySource, RequestHeaders, Strategy } from '../core/contracts.ts'
 import { cookie } from '../core/cookies.ts'
 import { isNamed, latin1 } from '../core/headers.ts'
 import { isKeySource } from '../core/spelling.ts'
@@ -42,7 +42,7 @@ function withoutQuery(path: BalancerRequest['path']): string {
 }
 
 /** A header's values as one (RFC 9110 5.3). */
-function joined(headers: RawHeaders, name: string): string | undefined {
+function joined(headers: RequestHeaders, name: string): string | undefined {
   let value: string | undefined
   for (let i = 0; i < headers.length; i += 2) {
     if (!isNamed(headers[i]!, name)) continue

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import type { RawHeaders, Transport } from '../core/contracts.ts'
 import { latin1 } from '../core/headers.ts'
+import { Secret } from '../core/secret.ts'
 import { type ContractCase, leftOut } from './kit.ts'
 import { blackHole, type RawConnection, type RawServer, rawServer } from './raw-server.ts'
 import { pause, Rig, read, until } from './transport-rig.ts'
@@ -87,13 +88,14 @@ export function transportContract(
       const sent = rig.send({
         method: 'DELETE',
         path: '/a//b?x=1&x=',
-        headers: ['X-One', '1', 'x-two', new Uint8Array([0xe9])],
+        headers: ['X-One', '1', 'x-two', new Uint8Array([0xe9]), 'x-three', new Secret('configured')],
       })
       read((await sent.response).body)
       const { received } = server.connections[0]!
       assert.match(received, /^DELETE \/a\/\/b\?x=1&x= HTTP\/1\.1\r\n/)
       assert.match(received, /x-one: 1\r\n/i)
       assert.match(received, /x-two: \xe9\r\n/i)
+      assert.match(received, /x-three: configured\r\n/i)
       assert.match(received, new RegExp(`host: 127\\.0\\.0\\.1:${server.port}\r\n`, 'i'))
     }),
     on('sends bytes with their length', answer(OK), async ({ rig, server }) => {

@@ -1,3 +1,5 @@
+import type { ConnectionStats } from '../core/contracts.ts'
+
 /** A connection, as a lane sees it. */
 export interface LaneConnection {
   /** Requests on it, those not yet written included. */
@@ -9,6 +11,8 @@ export interface LaneConnection {
   readonly closed: boolean
   /** Kept by the lane: it is among the free ones. */
   listed: boolean
+  /** Its socket is connected. */
+  readonly open: boolean
   close(): Promise<void>
 }
 
@@ -77,6 +81,11 @@ export class Lane<Connection extends LaneConnection> {
   /** The socket of an idle connection closed: the next request opens a new one. */
   dropped(connection: Connection): void {
     if (connection.active === 0) this.#remove(connection)
+  }
+
+  get connections(): ConnectionStats {
+    const open = [...this.#all].filter((connection) => connection.open)
+    return { open: open.length, idle: open.filter(({ active }) => active === 0).length }
   }
 
   /** Resolves when what is under way is over and the connections are closed. */

@@ -13,6 +13,7 @@ import type {
   Stop,
   Transport,
 } from '../core/contracts.ts'
+import { wireHeaders } from '../core/headers.ts'
 
 /** How a backend answers, and when. Delays are on the transport's clock. */
 export interface MemoryAnswer {
@@ -40,6 +41,7 @@ export interface MemoryRequest {
   readonly number: number
   readonly method: string
   readonly path: string
+  /** As on the wire: values from the configuration are in it. */
   readonly headers: RawHeaders
   readonly body: Uint8Array
 }
@@ -77,7 +79,8 @@ export function memory(
         const { id } = attempt.backend
         const backend = answers.get(id)
         if (backend === undefined) return exchange.play({ failure: { phase: 'connect', code: 'ECONNREFUSED' } })
-        const { method, path, headers, body } = attempt.request
+        const { method, path, body } = attempt.request
+        const headers = wireHeaders(attempt.request.headers)
         const answered = async (): Promise<void> => {
           const bytes = await bytesOf(body)
           if (attempt.canceled) return // before it was on its way

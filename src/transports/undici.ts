@@ -73,8 +73,9 @@ export function undici(options: UndiciTransportOptions = {}): Transport {
       await lane.finish()
       lanes.delete(backend)
     },
-    // Over a dispatcher of the user's nobody knows how to connect.
+    // Over a dispatcher of the user's nobody knows how to connect, nor what is connected.
     ...(options.dispatcher === undefined && {
+      connections: (backend: Backend) => lanes.get(backend)?.connections ?? { open: 0, idle: 0 },
       reach: (backend: Backend, signal: AbortSignal) => reach(backend, signal, settings),
     }),
     async close() {
@@ -117,6 +118,7 @@ class Connection implements LaneConnection {
   listed = false
   used = false
   closed = false
+  open = false
   /** How far a new socket is; undefined once it is open. */
   stage: 'connect' | 'tls' | undefined = 'connect'
   /** What its socket broke with. */
@@ -148,7 +150,10 @@ class Connection implements LaneConnection {
       keepAliveTimeoutThreshold: KEEP_ALIVE_MARGIN_MS,
       connect: (options, callback) => this.#connect(connect, options, callback),
     })
-    this.#own.on('disconnect', () => lane.dropped(this))
+    this.#own.on('disconnect', () => {
+      this.open = false
+      lane.dropped(this)
+    })
     this.#own.on('connectionError', () => lane.dropped(this))
     this.dispatcher = this.#own
   }
@@ -189,6 +194,7 @@ class Connection implements LaneConnection {
       this.#connecting = undefined
       if (error !== null) return callback(error, null)
       this.stage = undefined
+      this.open = true
       // Before undici listens: it takes a reset for the end of a body that is told by the end of its connection.
       open?.once('error', (cause) => {
         this.broken = cause

@@ -1,6 +1,6 @@
 /** Between undici's words and ours. It imports nothing of undici: only `undici.ts` does. */
 import type { BalancerRequest, RawHeaders } from '../core/contracts.ts'
-import { header, latin1 } from '../core/headers.ts'
+import { header, wireHeaders } from '../core/headers.ts'
 
 /** Headers as undici hands them over. */
 export type Parsed = Readonly<Record<string, string | string[] | undefined>>
@@ -18,7 +18,7 @@ export function rawOf(parsed: Parsed): RawHeaders {
 
 /** As undici takes them; the length of an opened body, where it is known, must be said: undici would send it chunked. */
 export function headersOf({ headers, body }: BalancerRequest): string[] {
-  const out = headers.map(latin1)
+  const out = wireHeaders(headers)
   if (body === null || body instanceof Uint8Array || body.length === undefined) return out
   if (header(headers, 'content-length') === undefined) out.push('content-length', String(body.length))
   return out

@@ -1,6 +1,7 @@
 import type { Attempt, BalancerError, Policy, Sink, Strategy } from 'evenkeel'
 import { describe, expect, test } from 'vitest'
 import { bodyOf } from '../../src/core/body.ts'
+import { wireHeaders } from '../../src/core/headers.ts'
 import { bench, inTurn, watching } from '../support/pool-bench.ts'
 import { balancerError, type ScriptedSend } from '../support/scripted.ts'
 
@@ -10,10 +11,9 @@ describe('an attempt', () => {
       { url: 'http://a.test/base/', id: 'a', headers: { H: '2', authorization: 'geheim' } },
     ])
     await send()
-    expect(transport.last().attempt.request).toMatchObject({
-      path: '/base/x',
-      headers: ['H', '2', 'authorization', 'geheim'],
-    })
+    const { path, headers } = transport.last().attempt.request
+    expect(path).toBe('/base/x')
+    expect(wireHeaders(headers)).toEqual(['H', '2', 'authorization', 'geheim'])
   })
 
   test('to a backend with only a base path, or only headers, changes only that', async () => {
@@ -23,7 +23,7 @@ describe('an attempt', () => {
       { url: 'http://c.test', id: 'c' },
     ])
     for (const prefer of 'abc') await send({ prefer })
-    expect(transport.sends.map(({ attempt: { request } }) => [request.path, request.headers])).toEqual([
+    expect(transport.sends.map(({ attempt: { request } }) => [request.path, wireHeaders(request.headers)])).toEqual([
       ['/v1/x', ['h', '1']],
       ['/x', ['h', '1', 'k', 'v']],
       ['/x', ['h', '1']],
@@ -44,6 +44,7 @@ describe('an attempt', () => {
       requests: 5,
       failures: 3,
       classes: { ok: 1, 'client-error': 1, 'server-error': 1, connect: 1, protocol: 1 },
+      blocks: {},
     })
     expect(pool.totals.attempts).toBe(5)
   })

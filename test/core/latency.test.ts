@@ -212,6 +212,16 @@ describe('quantiles', () => {
     }
   })
 
+  test('are the same in one go as one by one', () => {
+    const quantiles = new Quantiles()
+    const random = seededRandom(5)
+    expect(quantiles.readAll([0, 0.5, 1], 0)).toEqual([NaN, NaN, NaN])
+    for (let i = 0; i < 1_000; i++) quantiles.observe(2 ** (random(1_000) / 100), i * 50)
+    const qs = [0, 0.1, 0.5, 0.5, 0.9, 0.99, 1]
+    expect(quantiles.readAll(qs, 50_000)).toEqual(qs.map((q) => quantiles.read(q, 50_000)))
+    expect(new Set(quantiles.readAll(qs, 50_000)).size).toBe(6)
+  })
+
   test('are NaN without samples', () => {
     expect(new Quantiles().read(0.5, 1_000)).toBeNaN()
   })

@@ -1,0 +1,74 @@
+import { BalancerError } from './errors.ts'
+
+/** A setting that differs from the revision before, by its path in the whole configuration, defaults included. */
+export interface ConfigChange {
+  /** As in `pools.default.backends.a.weight`. */
+  readonly path: string
+  /** What it was, as text; undefined if it was not there. Never a secret. */
+  readonly from: string | undefined
+  /** What it is now; undefined if it is gone. */
+  readonly to: string | undefined
+}
+
+/** A configuration that was put into force. */
+export interface Revision {
+  /** 1 is what the balancer was made with. */
+  readonly number: number
+  /** SHA-256 of the whole configuration, in hex: the same in every process that has the same. Functions and parts count by name. */
+  readonly hash: string
+  /** Ms since 1970; undefined if the clock given tells no such time. */
+  readonly timeMs: number | undefined
+  /** 'start', 'update', 'rollback', or the name of the source that was followed: 'file'. */
+  readonly origin: string
+  /** The revision that a rollback brought back; undefined otherwise. */
+  readonly restores: number | undefined
+  readonly changes: readonly ConfigChange[]
+}
+
+/** The last revisions, oldest first, and the plan that each of them was made of. */
+export class Revisions<Plan> {
+  readonly #most: number
+  #kept: readonly { readonly revision: Revision; readonly plan: Plan }[] = []
+  #count = 0
+
+  constructor(most: number) {
+    this.#most = most
+  }
+
+  get all(): readonly Revision[] {
+    return this.#kept.map(({ revision }) => revision)
+  }
+
+  get plans(): readonly Plan[] {
+    return this.#kept.map(({ plan }) => plan)
+  }
+
+  /** The one in force. There is one from the start on. */
+  get current(): Revision {
+    return this.#kept.at(-1)!.revision
+  }
+
+  add(said: Omit<Revision, 'number'>, plan: Plan): Revision {
+    const revision = Object.freeze({ number: ++this.#count, ...said })
+    this.#kept = [...this.#kept, { revision, plan }].slice(-this.#most)
+    return revision
+  }
+
+  plan(number: number): Plan {
+    const found = this.#kept.find(({ revision }) => revision.number === number)
+    if (found !== undefined) return found.plan
+    const known = this.all.map((revision) => revision.number).join(', ')
+    throw new BalancerError('CONFIG', `no revision ${number} is kept; there are: ${known}`)
+  }
+}
+
+/** Why a source brought nothing. Of errors that nobody here knows only the name is told: parsers quote what they cannot read. */
+export function reloadError(source: string, error: unknown): BalancerError {
+  if (error instanceof BalancerError) return error
+  const { syscall, message, name } = (error instanceof Error ? error : {}) as Partial<
+    Error & { readonly syscall: string }
+  >
+  const isSystem = syscall !== undefined // Node's own: which file, and why
+  const what = isSystem ? message : `it threw ${typeof name === 'string' ? name : 'what is no error'}`
+  return new BalancerError('CONFIG', `${source}: ${what}`, isSystem ? { cause: error } : {})
+}

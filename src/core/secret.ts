@@ -1,0 +1,126 @@
+const REDACTED = '[redacted]'
+/** Parts of a secret shorter than this are words like 'Bearer': taking them out of texts would only garble these. */
+const LEAST_LENGTH = 8
+
+/** Copies by `structuredClone` or a message would be empty objects that pass for secrets: of a proxy it makes none, but throws. */
+class Uncloneable {
+  constructor() {
+    // biome-ignore lint/correctness/noConstructorReturn: private fields of what extends this stand on the proxy
+    return new Proxy(this, {})
+  }
+}
+
+/** What a hash function makes of a secret's value. No method: whoever has a secret could ask it for the value itself. */
+export let digestOf: (secret: Secret, hash: (text: string) => string) => string
+
+/**
+ * A key, a token, the value of a configured header: everything but `reveal` shows `[redacted]`, be it printed, logged, put into a
+ * template or into JSON; `structuredClone` of it throws. Wrap early, reveal only where it goes onto the wire.
+ *
+ * @example
+ * const key = new Secret('sk-123')
+ * `${key}` // '[redacted]'
+ */
+export class Secret extends Uncloneable {
+  readonly #value: string
+  /** Both made when they are first asked for. */
+  #forms: readonly string[] | undefined
+  #redact: ((text: string) => string) | undefined
+
+  static {
+    digestOf = (secret, hash) => hash(secret.#value)
+    // Where `util.inspect`, and with it `console.log`, asks how to show an object.
+    Object.defineProperty(Secret.prototype, Symbol.for('nodejs.util.inspect.custom'), { value: () => REDACTED })
+  }
+
+  constructor(value: string) {
+    super()
+    this.#value = value
+    Object.freeze(this)
+  }
+
+  static of(value: string | Secret): Secret {
+    return value instanceof Secret ? value : new Secret(value)
+  }
+
+  /** The one way to the value. */
+  reveal(): string {
+    return this.#value
+  }
+
+  equals(other: Secret): boolean {
+    return this.#value === other.#value
+  }
+
+  /** Whether the value is as a pattern wants it: enough to check a configuration. */
+  matches(pattern: RegExp): boolean {
+    return pattern.test(this.#value)
+  }
+
+  /** Takes many of them out of a text at once: what that costs goes by the length of the text, not by how many they are. */
+  static redacting(secrets: Iterable<Secret>): (text: string) => string {
+    const forms = new Set([...secrets].flatMap((secret) => (secret.#forms ??= formsOf(secret.#value))))
+    // The longest first: one may be in the other.
+    const sorted = [...forms].sort((a, b) => b.length - a.length)
+    const byStart = Map.groupBy(sorted, (form) => form.slice(0, LEAST_LENGTH))
+    return (text) => without(text, byStart)
+  }
+
+  /**
+   * A text that others wrote, without the value: neither as it is, nor each of its words of at least 8 characters, nor in base64,
+   * percent-encoded or as JSON writes it.
+   */
+  redactIn(text: string): string {
+    this.#redact ??= Secret.redacting([this])
+    return this.#redact(text)
+  }
+
+  override toString(): string {
+    return REDACTED
+  }
+
+  toJSON(): string {
+    return REDACTED
+  }
+
+  override valueOf(): string {
+    return REDACTED
+  }
+
+  [Symbol.toPrimitive](): string {
+    return REDACTED
+  }
+}
+
+/** A value and its words, in every form in which they may come back. */
+function formsOf(value: string): readonly string[] {
+  const words = new Set([value, ...value.split(' '), ...value.split(/[\s;,=]/)])
+  const forms = [...words].filter((word) => word.length >= LEAST_LENGTH).flatMap(encodingsOf)
+  return [...new Set(forms)]
+}
+
+function encodingsOf(word: string): readonly string[] {
+  const percent = encodeURIComponent(word.toWellFormed())
+  const lower = percent.replaceAll(/%../g, (code) => code.toLowerCase())
+  const utf8 = Array.from(new TextEncoder().encode(word), (byte) => String.fromCharCode(byte)).join('')
+  const isLatin1 = [...word].every((char) => char <= '\xff')
+  const base64 = (isLatin1 ? [utf8, word] : [utf8]).flatMap((bytes) => {
+    const padded = btoa(bytes)
+    const bare = padded.replace(/=+$/, '')
+    return [padded, bare, bare.replaceAll('+', '-').replaceAll('/', '_')]
+  })
+  return [word, percent, lower, JSON.stringify(word).slice(1, -1), ...base64]
+}
+
+function without(text: string, byStart: ReadonlyMap<string, readonly string[]>): string {
+  let redacted = ''
+  let from = 0
+  for (let at = 0; at + LEAST_LENGTH <= text.length; at++) {
+    const form = byStart.get(text.slice(at, at + LEAST_LENGTH))?.find((known) => text.startsWith(known, at))
+    if (form === undefined) continue
+    redacted += text.slice(from, at) + REDACTED
+    from = at + form.length
+    at = from - 1
+  }
+  return redacted + text.slice(from)
+}
