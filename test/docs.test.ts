@@ -113,6 +113,22 @@ const README: readonly {
     check: async (block) => expect(await said(block)).toBe("true\n200 { url: '/users/1' } 0\n"),
   },
   {
+    has: 'watchConfig(',
+    around: (code) => `
+      import { writeFileSync } from 'node:fs'
+      const file = new URL('evenkeel.toml', import.meta.url).pathname
+      const text = (url: string): string => '[[backends]]\\nurl = "' + url + '"\\n'
+      writeFileSync(file, text('http://127.0.0.1:3001') + text('http://127.0.0.1:3002'))
+      ${code.replaceAll("'evenkeel.toml'", 'file')}
+      console.log((await balancer.fetch('/')).status, balancer.revisions().length)
+      balancer.on('configured', ({ origin }) => {
+        console.log(origin)
+        void balancer.close()
+      })
+      writeFileSync(file, text('http://127.0.0.1:3001') + text('http://127.0.0.1:3003'))`,
+    check: async (block) => expect(await said(block)).toBe('200 1\nfile\n'),
+  },
+  {
     has: "balancer.on('blocked'",
     around: (code) => `
       import { createBalancer } from 'evenkeel'
