@@ -528,11 +528,12 @@ describe('the score', () => {
       transport: memory({ a: {}, b: {} }),
       strategy,
       clock: manualClock(),
+      random: seededRandom(8),
     })
     const scores = () => balancer.stats().pools.default!.backends.map((backend) => backend.score)
     expect(scores()).toEqual([score, score].map((it) => (it === undefined ? it : expect.closeTo(it, 9))))
     if (score !== undefined) {
-      for (let i = 0; i < 20; i++) await balancer.request('/')
+      for (let i = 0; i < 100; i++) await balancer.request('/')
       for (const one of scores()) expect(one).toBeGreaterThan(score)
     }
     await balancer.close()
