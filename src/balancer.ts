@@ -1,3 +1,4 @@
+// Longer than a file should be: everything a balancer does in one place, updates, revisions and following sources included.
 import type { BackendRecord } from './core/backend.ts'
 import { type CallOptions, type FaceHost, LiveCall, type Route, type Sending } from './core/call.ts'
 import { CallList } from './core/call-list.ts'

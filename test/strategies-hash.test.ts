@@ -170,6 +170,10 @@ describe('maglev', () => {
     [100, 65_537, 10, 0.0102],
     [1_000, 65_537, 10, 0.0236],
     [100, 5_003, 10, 0.0413],
+    [100, 5_003, 1, 0.0259],
+    [1_000, 65_537, 1, 0.0056],
+    [1_000, 65_537, 100, 0.0352],
+    [100, 655_373, 10, 0.0031],
   ])(
     '%i backends, %i slots: when %i leave, less than twice %f of the slots change hands beside theirs',
     (n, size, gone, law) => {

@@ -4,9 +4,8 @@ import { seededRandom } from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
 import type { BackendRecord } from '../src/core/backend.ts'
 import { slowStart } from '../src/health/slow-start.ts'
-import { tableOf } from '../src/strategies/maglev.ts'
 import { ringHash } from '../src/strategies/ring-hash.ts'
-import { addresses, hashBench, keys, moved, named, orderOf, ownersOf, pickOf, sharesOf } from './support/hashing.ts'
+import { addresses, hashBench, keys, named, ownersOf, pickOf, sharesOf } from './support/hashing.ts'
 import { backends, counts, spying, started, supermarket } from './support/picking.ts'
 import { endpoint, endpoints, bench as poolBench } from './support/pool-bench.ts'
 
@@ -163,31 +162,6 @@ describe('rings', () => {
         }
       }
       expect(Math.abs(steps / 10_000 / law - 1)).toBeLessThan(0.1)
-    },
-  )
-})
-
-describe('maglev', () => {
-  test.each([
-    [100, 5_003, 1, 0.0259],
-    [1_000, 65_537, 1, 0.0056],
-    [1_000, 65_537, 100, 0.0352],
-    [100, 655_373, 10, 0.0031],
-  ])(
-    '%i backends, %i slots: when %i leave, less than twice %d of the slots change hands beside theirs',
-    (n, size, gone, law) => {
-      const members = addresses(n).map((id) => ({ id, weight: 1 }))
-      const slotsOf = (list: typeof members): string[] => {
-        const order = orderOf((it) => tableOf(it, size), list)
-        const first = order.first('from here')
-        return [first, ...Array.from({ length: size - 1 }, () => order.next())].map((i) => list[i]!.id)
-      }
-      const left = members.filter((_, i) => i % (n / gone) !== 3)
-      const stayed = new Set(left.map(({ id }) => id))
-      const lost = new Set(members.filter(({ id }) => !stayed.has(id)).map(({ id }) => id))
-      expect(lost.size).toBe(gone)
-      const { foreign } = moved(slotsOf(members), slotsOf(left), lost)
-      expect(foreign / size).toBeLessThan(2 * law)
     },
   )
 })

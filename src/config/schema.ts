@@ -1,4 +1,4 @@
-/** What options may look like, and what becomes of them. Longer than a file should be: the only one that imports zod. */
+/** What options may look like, and what becomes of them. Longer than a file should be: one schema, and zod stays out of every other file but `berry-schema.ts`. */
 import { z } from 'zod'
 import { UNREAD_BYTES } from '../core/body.ts'
 import type { Route } from '../core/call.ts'
