@@ -8,8 +8,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { LiveCall } from '../src/core/call.ts'
 import { systemClock } from '../src/core/clock.ts'
-import type { Backend, Clock, Picker, Strategy } from '../src/core/contracts.ts'
+import type { Attempt, Backend, Chooser, Clock, Picker, Strategy } from '../src/core/contracts.ts'
 import { Deadlines } from '../src/core/deadlines.ts'
+import { LATENCY_HEADER, RIF_HEADER } from '../src/core/load.ts'
 import { CLASSES } from '../src/core/outcome.ts'
 import { Pool } from '../src/core/pool.ts'
 import { systemRandom } from '../src/core/random.ts'
@@ -59,8 +60,8 @@ export async function measurePicks(
   picks: number,
   weighted = false,
 ): Promise<PickResult> {
-  const { make, keyed = false } = SUBJECTS[strategy]!
-  const { pool, picker, call } = await poolOf(keyed ? withKeys(make()) : make(), backends, { weighted })
+  const { make, keyed = false, reported = false } = SUBJECTS[strategy]!
+  const { pool, picker, call } = await poolOf(keyed ? withKeys(make()) : make(), backends, { weighted, reported })
   const list = [...pool.members.eligible] // a plain array: V8 reads frozen ones several ns slower
   const bare = bareOf(list)
   const perMs = 1e6 / nsPerPick((times) => runPicker(picker, call, times), TRIAL_PICKS)
@@ -121,11 +122,19 @@ export interface PickBench {
   readonly settled: () => Promise<void>
 }
 
+interface PoolOptions {
+  readonly weighted?: boolean
+  /** Every backend has said what its load is, with an answer. */
+  readonly reported?: boolean
+  /** Called after each piece of work off the request path. */
+  readonly ran?: (ms: number) => void
+}
+
 /** The real pool with real records that have been in use: every backend known, some requests in flight. */
 export async function poolOf(
   strategy: Strategy,
   backends: number,
-  { weighted = false, ran = () => {} }: { readonly weighted?: boolean; readonly ran?: (ms: number) => void } = {},
+  { weighted = false, reported = false, ran = () => {} }: PoolOptions = {},
 ): Promise<PickBench> {
   let pending = 0
   const clock: Clock = {
@@ -154,14 +163,17 @@ export async function poolOf(
     },
   }
   const random = systemRandom()
+  let chooser: Chooser | undefined
   let picker: Picker = () => undefined
   const spy: Strategy = {
     name: strategy.name,
     start(core) {
-      const chooser = strategy.start(core)
+      const own = strategy.start(core)
+      chooser = own
       return {
         build(members) {
-          picker = chooser.build(members)
+          const built = own.build(members)
+          picker = reported ? withCalls(built, clock.now()) : built
           return picker
         },
       }
@@ -183,12 +195,26 @@ export async function poolOf(
     for (let i = 0; i < 10; i++) record.latency.observe(1 + random(50_000) / 1000, clock.now())
   }
   const call = new LiveCall({ method: 'GET', headers: [] }, {}, clock.now()).route('bench', 0)
+  if (reported) {
+    const rule = CLASSES.ok
+    for (const backend of pool.records) {
+      const headers = [RIF_HEADER, String(random(8)), LATENCY_HEADER, String(1 + random(50))]
+      chooser?.head?.({ backend, headers, headMs: clock.now(), rule } as unknown as Attempt)
+    }
+  }
   const settled = async (): Promise<void> => {
     picker(call) // what nobody asks is not made
     while (pending > 0) await delay(1)
   }
   await settled()
   return { pool, picker, call, settled, apply: (count) => pool.apply(endpoints.slice(0, count)) }
+}
+
+/** Each pick is for another call: prequal takes one that comes again, and was not sent, for a refusal, and drops that backend's report. */
+function withCalls(picker: Picker, nowMs: number): Picker {
+  const calls = [0, 1].map(() => new LiveCall({ method: 'GET', headers: [] }, {}, nowMs).route('bench', 0))
+  let i = 0
+  return () => picker(calls[i++ & 1]!)
 }
 
 /** Asked with another key each time, for the first time each time. */

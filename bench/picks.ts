@@ -9,8 +9,12 @@ import { integer, ratio, row, table } from './table.ts'
 
 const SIZES = [4, 64, 1_000, 10_000]
 const PICKS = 2_000_000
+/** So many times as long takes a pick that compares reports, about. */
+const TIMES_OF_REPORTS = 20
 /** Most that a pick of the largest pool may cost, in bare reads. */
-const LIMITS = { '1': 8, 'log n': 30, n: Infinity }
+const LIMITS = { '1': 8, 'log n': 30, n: Infinity, reports: Infinity }
+/** The same for each backend that is looked at, where a pick looks at more than two: p2c has 8 for two. */
+const LIMIT_OF_LOOK = 4
 const LARGEST = 10_000
 /** What looks at every backend is not for pools as large as that. */
 const LARGEST_OF_N = 1_000
@@ -24,7 +28,8 @@ export async function benchPicks(): Promise<void> {
   for (const [strategy, { grows }] of Object.entries(SUBJECTS)) {
     for (const size of grows === undefined ? SIZES.slice(0, 1) : SIZES) {
       if (grows === 'n' && size > LARGEST_OF_N) continue
-      rows.push(cells(await measure(strategy, size, grows === 'n' ? PICKS / (2 * size) : PICKS)))
+      const slower = grows === 'n' ? 2 * size : grows === 'reports' ? TIMES_OF_REPORTS : 1
+      rows.push(cells(await measure(strategy, size, PICKS / slower)))
     }
   }
   table(
@@ -50,6 +55,12 @@ export async function benchPicks(): Promise<void> {
     '  ratio: both are pickers behind the same call; inline: the bare read is written into its loop, without any call',
   )
   console.log('  most: of the ratio, where a pick does not look at every backend; ! = more than that')
+  console.log(
+    `  looks: where a pick looks at more than two backends, but at no more than that: ${LIMIT_OF_LOOK} for each`,
+  )
+  console.log(
+    '  prequal: all backends have reported their load, and each pick takes in three reports as probes would bring them',
+  )
   console.log('  by key: 256 keys in turn, hashed each time')
   console.log('  pool: all of Pool.pick, that is clock, picker and admission; garbage: proof that collections are seen')
   for (const strategy of ['ring-hash', 'maglev']) console.log(await stalls(strategy))
@@ -62,10 +73,12 @@ async function measure(strategy: string, backends: number, picks: number): Promi
 }
 
 function cells(it: PickResult): string[] {
-  const { grows } = SUBJECTS[it.strategy]!
-  const most = grows === undefined || it.backends < LARGEST ? Infinity : LIMITS[grows]
+  const { grows, looks } = SUBJECTS[it.strategy]!
+  const limit = looks !== undefined ? looks * LIMIT_OF_LOOK : grows !== undefined ? LIMITS[grows] : Infinity
+  const most = it.backends < LARGEST ? Infinity : limit
+  const title = looks === undefined || it.backends < LARGEST ? it.strategy : `${it.strategy}, ${looks} looks`
   return [
-    it.strategy === 'garbage' ? 'garbage (control)' : it.strategy,
+    it.strategy === 'garbage' ? 'garbage (control)' : title,
     integer(it.backends),
     ...row(it.nsSpread, (ns) => ns.toFixed(1)),
     it.bareNs.toFixed(1),

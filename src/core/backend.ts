@@ -3,9 +3,12 @@ import type { Deadline } from './deadlines.ts'
 import { Times } from './durations.ts'
 import { isDeepEqual } from './equal.ts'
 import { withHeaders } from './headers.ts'
-import { PeakEwma, Quantiles } from './latency.ts'
+import { PeakEwma, Quantiles, UNKNOWN_COST } from './latency.ts'
 import type { OutcomeClass } from './outcome.ts'
 import { Secret } from './secret.ts'
+
+/** More than can be in flight. */
+const UNLIMITED = 2 ** 31 - 1
 
 /** Plain counters of one backend since it was added. */
 export interface BackendTotals {
@@ -21,10 +24,17 @@ export interface BackendTotals {
 
 /** The live record of a backend. Only the pool and the attempts write to it. */
 export class BackendRecord implements Backend {
+  // What pickers read comes first and so stands together: with thousands of backends a pick costs as much as it fetches from memory.
+  inflight = 0
+  /** Of its latency. */
+  cost: number = UNKNOWN_COST
+  weight = 1
+  /** Its limit, or `UNLIMITED`: Infinity would stand somewhere else in memory, as fractions do. */
+  #most = UNLIMITED
   readonly id: string
   readonly origin: string
   readonly basePath: string
-  readonly latency: PeakEwma = new PeakEwma()
+  readonly latency: PeakEwma = new PeakEwma(this)
   readonly quantiles: Quantiles = new Quantiles()
   readonly totals: BackendTotals = { requests: 0, failures: 0, classes: {}, blocks: Object.create(null) }
   readonly times: Times = new Times()
@@ -32,10 +42,7 @@ export class BackendRecord implements Backend {
   readonly factors: Map<string, number> = new Map()
   readonly limits: Map<string, number> = new Map()
   #endpoint!: Endpoint
-  weight = 1
   logWeight = 0
-  inflight = 0
-  limit: number = Infinity
   removed = false
   /** Pending while a failure counts against its latency. */
   forgive: Deadline | undefined = undefined
@@ -50,6 +57,10 @@ export class BackendRecord implements Backend {
     this.basePath = url.pathname.replace(/\/$/, '')
     this.reweigh()
     this.relimit()
+  }
+
+  get limit(): number {
+    return this.#most === UNLIMITED ? Infinity : this.#most
   }
 
   get endpoint(): Endpoint {
@@ -86,7 +97,7 @@ export class BackendRecord implements Backend {
 
   /** Recomputes the effective limit after a change of endpoint or limits. */
   relimit(): void {
-    this.limit = Math.min(this.endpoint.maxInflight ?? Infinity, ...this.limits.values())
+    this.#most = Math.min(this.endpoint.maxInflight ?? UNLIMITED, UNLIMITED, ...this.limits.values())
   }
 
   /** The request as this backend gets it: its base path in front, its own headers set. */

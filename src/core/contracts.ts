@@ -20,7 +20,7 @@ export interface Endpoint {
   readonly url: string
   /** Name in events, stats and metrics; default: host, port and path of the URL. Unique within a pool. */
   readonly id?: string
-  /** Share of the traffic relative to the other backends, >= 0; default 1; 0 = drain: no new requests. */
+  /** Share of the traffic relative to the other backends, 0 to 1e9; default 1; 0 = drain: no new requests. */
   readonly weight?: number
   /** 0 is tried first; default 0. */
   readonly priority?: number
@@ -81,6 +81,8 @@ export interface Backend {
   readonly limit: number
   readonly reasons: ReadonlyMap<string, Reason>
   readonly latency: PeakEwma
+  /** `latency.cost`, kept beside the rest of what pickers read: of many backends, one object more each is the most of a pick. */
+  readonly cost: number
   /** True from the moment the pool no longer holds it; requests in flight finish. */
   readonly removed: boolean
 }

@@ -12,8 +12,20 @@ export const FAILURE_MS = 1_000
 export const FORGIVE_MS = 5_000
 /** Steps of `PeakEwma.cost` per power of two: 0.3 % of latency each, far below its noise. */
 export const COST_STEPS = 256
+/** The cost of who has never answered: below any that occurs. */
+export const UNKNOWN_COST: number = -(2 ** 30)
 /** Below this, latencies are noise of the event loop, ms; it also keeps the logarithm finite. */
 const FLOOR_MS = 0.01
+
+/** What pickers compare. It is kept with its backend: among thousands, to fetch one more object of each takes longer than all else. */
+interface Costed {
+  /**
+   * `score` less log2 of the backend's weight, in steps of 1 / COST_STEPS; UNKNOWN_COST until the first observation. A whole number
+   * stands in the object itself, a fraction somewhere else in memory. It stays small for a year and a half of uptime; beyond that
+   * it is still right.
+   */
+  cost: number
+}
 
 /**
  * Peak EWMA: jumps to a slower answer at once, and forgets it exponentially. Reads are pure; only results write.
@@ -24,15 +36,18 @@ export class PeakEwma {
   /** False until the first observation. */
   known = false
   score = 0
-  /**
-   * `score` less log2 of the backend's weight, in steps of 1 / COST_STEPS. A whole number stands in the object itself, a fraction
-   * somewhere else in memory, which pickers over many backends would have to fetch. It stays small for a year and a half of uptime;
-   * beyond that it is still right.
-   */
-  cost = 0
+  readonly #costed: Costed
   #logWeight = 0
   #value = 0
   #stampMs = 0
+
+  constructor(costed: Costed = { cost: UNKNOWN_COST }) {
+    this.#costed = costed
+  }
+
+  get cost(): number {
+    return this.#costed.cost
+  }
 
   observe(ms: number, nowMs: number): void {
     const sample = Math.max(ms, FLOOR_MS)
@@ -40,14 +55,14 @@ export class PeakEwma {
     this.#value = sample > this.#value ? sample : sample * (1 - keep) + this.#value * keep
     this.#stampMs = Math.max(nowMs, this.#stampMs)
     this.score = Math.log2(this.#value) + (this.#stampMs / DECAY_MS) * Math.LOG2E
-    this.cost = Math.round((this.score - this.#logWeight) * COST_STEPS)
     this.known = true
+    this.weigh(this.#logWeight)
   }
 
   /** The backend's weight changed. */
   weigh(logWeight: number): void {
     this.#logWeight = logWeight
-    this.cost = Math.round((this.score - logWeight) * COST_STEPS)
+    this.#costed.cost = this.known ? Math.round((this.score - logWeight) * COST_STEPS) : UNKNOWN_COST
   }
 
   /** The decayed value, ms; NaN while unknown. */
@@ -59,6 +74,7 @@ export class PeakEwma {
   reset(ms: number, nowMs: number): void {
     this.known = false
     this.#value = 0
+    this.weigh(this.#logWeight)
     if (ms >= 0) this.observe(ms, nowMs)
   }
 }

@@ -33,12 +33,14 @@ export function auto(): Strategy {
           const draw = all || equalWeights(eligible) ? undefined : drawByWeight(eligible, random)
           const even = draw !== undefined || equalWeights(eligible)
           const tied = new Int32Array(looks)
+          // Of neighbours these stand together in memory, unlike their paces.
+          const plain = new Uint8Array(n)
           let changes = -1
-          let mostAreOdd = false
           return (call) => {
             if (changes !== paces.changes) {
               changes = paces.changes
-              mostAreOdd = areMostOdd(pacesOf)
+              const mostAreOdd = areMostOdd(pacesOf)
+              for (let i = 0; i < n; i++) plain[i] = pacesOf[i]!.isPlain(mostAreOdd) ? 1 : 0
             }
             let next = random(n)
             let ties = 0
@@ -48,7 +50,8 @@ export function auto(): Strategy {
               else if (++next >= n) next = 0
               const backend = eligible[next]!
               if (!isOpen(backend, call)) continue
-              const load = pacesOf[next]!.load(backend.inflight, call.nowMs, mostAreOdd) / backend.weight
+              const { inflight } = backend
+              const load = (plain[next] === 1 ? inflight : pacesOf[next]!.load(inflight, call.nowMs)) / backend.weight
               if (load > least) continue
               if (load < least) ties = 0
               least = load

@@ -1,5 +1,24 @@
 /** The hashes of the hash strategies: over UTF-8, in whole numbers of 32 bits, so that no pick makes a BigInt or a buffer. */
 
+const { imul } = Math
+
+/** The high half of the product of two unsigned halves, in parts of 16 bits: so nothing is rounded. */
+function highOf(a: number, b: number): number {
+  const mask = 0xffff
+  const a0 = a & mask
+  const a1 = a >>> 16
+  const b0 = b & mask
+  const b1 = b >>> 16
+  const upper = a1 * b0 + ((a0 * b0) >>> 16)
+  const lower = a0 * b1 + (upper & mask)
+  return a1 * b1 + (upper >>> 16) + (lower >>> 16)
+}
+
+/** 1 if the sum of two halves does not fit in one. */
+function carryOf(a: number, b: number): number {
+  return ((a & b) | ((a | b) & ~(a + b))) >>> 31
+}
+
 /** 64 bits as two signed halves; arithmetic is modulo 2^64. */
 export class Word {
   high = 0
@@ -12,27 +31,14 @@ export class Word {
   }
 
   add(high: number, low: number): this {
-    const sum = (this.low + low) | 0
-    const carry = ((this.low & low) | ((this.low | low) & ~sum)) >>> 31
-    this.high = (this.high + high + carry) | 0
-    this.low = sum
+    this.high = (this.high + high + carryOf(this.low, low)) | 0
+    this.low = (this.low + low) | 0
     return this
   }
 
-  /** In parts of 16 bits: no product of two of them is rounded. */
   multiply(high: number, low: number): this {
-    const a0 = this.low & 0xffff
-    const a1 = this.low >>> 16
-    const b0 = low & 0xffff
-    const b1 = low >>> 16
-    const p00 = Math.imul(a0, b0)
-    const p01 = Math.imul(a0, b1)
-    const p10 = Math.imul(a1, b0)
-    const middle = (p00 >>> 16) + (p01 & 0xffff) + (p10 & 0xffff)
-    const carried = (p01 >>> 16) + (p10 >>> 16) + (middle >>> 16)
-    const crossed = (Math.imul(this.high, low) + Math.imul(this.low, high)) | 0
-    this.high = (Math.imul(a1, b1) + carried + crossed) | 0
-    this.low = (middle << 16) | (p00 & 0xffff)
+    this.high = (highOf(this.low, low) + imul(this.low, high) + imul(this.high, low)) | 0
+    this.low = imul(this.low, low)
     return this
   }
 
@@ -50,13 +56,6 @@ export class Word {
     return this
   }
 
-  /** Xors itself with itself moved to the right, by 1 to 63 bits. */
-  fold(bits: number): this {
-    const { high, low } = this
-    if (bits >= 32) return this.xor(0, high >>> (bits - 32))
-    return this.xor(high >>> bits, (low >>> bits) | (high << (32 - bits)))
-  }
-
   /** The remainder of the unsigned value; `divisor` below 2^26. */
   modulo(divisor: number): number {
     return (((this.high >>> 0) % divisor) * (4_294_967_296 % divisor) + (this.low >>> 0)) % divisor
@@ -65,45 +64,53 @@ export class Word {
 
 /** A text as bytes, in a buffer that only grows. */
 class Utf8 {
-  bytes: Uint8Array = new Uint8Array(256)
+  bytes: DataView = new DataView(new ArrayBuffer(256))
 
   /** Returns the number of bytes. Half a surrogate pair becomes U+FFFD, as in TextEncoder. */
   encode(text: string): number {
     // At most three bytes for each UTF-16 unit.
-    if (text.length * 3 > this.bytes.length) this.bytes = new Uint8Array(text.length * 6)
+    if (text.length * 3 > this.bytes.byteLength) this.bytes = new DataView(new ArrayBuffer(text.length * 6))
     const { bytes } = this
     let length = 0
-    for (let i = 0; i < text.length; i++) {
+    // Most keys are nothing but ASCII: that goes by fours.
+    for (; length + 4 <= text.length; length += 4) {
+      const a = text.charCodeAt(length)
+      const b = text.charCodeAt(length + 1)
+      const c = text.charCodeAt(length + 2)
+      const d = text.charCodeAt(length + 3)
+      if ((a | b | c | d) >= 0x80) break
+      bytes.setInt32(length, a | (b << 8) | (c << 16) | (d << 24), true)
+    }
+    for (let i = length; i < text.length; i++) {
       let code = text.charCodeAt(i)
       if (code < 0x80) {
-        bytes[length++] = code
+        bytes.setUint8(length++, code)
         continue
       }
       if (code < 0x800) {
-        bytes[length++] = 0xc0 | (code >> 6)
-        bytes[length++] = 0x80 | (code & 0x3f)
+        bytes.setUint8(length++, 0xc0 | (code >> 6))
+        bytes.setUint8(length++, 0x80 | (code & 0x3f))
         continue
       }
       const next = i + 1 < text.length ? text.charCodeAt(i + 1) : 0
       if (code >= 0xd800 && code < 0xdc00 && next >= 0xdc00 && next < 0xe000) {
         code = 0x10000 + ((code & 0x3ff) << 10) + (next & 0x3ff)
         i++
-        bytes[length++] = 0xf0 | (code >> 18)
-        bytes[length++] = 0x80 | ((code >> 12) & 0x3f)
+        bytes.setUint8(length++, 0xf0 | (code >> 18))
+        bytes.setUint8(length++, 0x80 | ((code >> 12) & 0x3f))
       } else {
         if (code >= 0xd800 && code < 0xe000) code = 0xfffd
-        bytes[length++] = 0xe0 | (code >> 12)
+        bytes.setUint8(length++, 0xe0 | (code >> 12))
       }
-      bytes[length++] = 0x80 | ((code >> 6) & 0x3f)
-      bytes[length++] = 0x80 | (code & 0x3f)
+      bytes.setUint8(length++, 0x80 | ((code >> 6) & 0x3f))
+      bytes.setUint8(length++, 0x80 | (code & 0x3f))
     }
     return length
   }
 
   /** Four bytes from there, the lowest first. */
   read(at: number): number {
-    const { bytes } = this
-    return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)
+    return this.bytes.getInt32(at, true)
   }
 }
 
@@ -129,32 +136,72 @@ export class Xxh64 extends Word {
   /** `seed`: a whole number of 32 bits. */
   of(text: string, seed: number = 0): this {
     const length = this.#text.encode(text)
-    let at = 0
     if (length < 32) this.set(P5_HIGH, P5_LOW).add(0, seed)
-    else at = this.#stripes(length, seed)
-    this.add(0, length)
-    for (; at + 8 <= length; at += 8) this.#merge(this.#round(this.#taken.set(0, 0), at), 27)
+    else this.#stripes(length, seed)
+    return this.add(0, length).#finish(length & ~31, length)
+  }
+
+  /**
+   * What the stripes leave: all of a short text, as most keys are. The halves are variables, not words, for V8 keeps variables in registers;
+   * it takes in `highOf` everywhere as long as that function and this one do not grow.
+   */
+  #finish(from: number, length: number): this {
+    const text = this.#text
+    let { high, low } = this
+    let at = from
+    for (; at + 8 <= length; at += 8) {
+      const l0 = text.read(at)
+      const h1 = highOf(l0, P2_LOW) + imul(l0, P2_HIGH) + imul(text.read(at + 4), P2_LOW)
+      const l1 = imul(l0, P2_LOW)
+      const h2 = (h1 << 31) | (l1 >>> 1)
+      const l2 = (l1 << 31) | (h1 >>> 1)
+      const h3 = high ^ (highOf(l2, P1_LOW) + imul(l2, P1_HIGH) + imul(h2, P1_LOW))
+      const l3 = low ^ imul(l2, P1_LOW)
+      const h4 = (h3 << 27) | (l3 >>> 5)
+      const l4 = (l3 << 27) | (h3 >>> 5)
+      const l5 = imul(l4, P1_LOW)
+      high = (highOf(l4, P1_LOW) + imul(l4, P1_HIGH) + imul(h4, P1_LOW) + P4_HIGH + carryOf(l5, P4_LOW)) | 0
+      low = (l5 + P4_LOW) | 0
+    }
     if (at + 4 <= length) {
-      const { high, low } = this.#taken.set(0, this.#text.read(at)).multiply(P1_HIGH, P1_LOW)
-      this.xor(high, low).rotate(23).multiply(P2_HIGH, P2_LOW).add(P3_HIGH, P3_LOW)
+      const l0 = text.read(at)
+      const h1 = high ^ (highOf(l0, P1_LOW) + imul(l0, P1_HIGH))
+      const l1 = low ^ imul(l0, P1_LOW)
+      const h2 = (h1 << 23) | (l1 >>> 9)
+      const l2 = (l1 << 23) | (h1 >>> 9)
+      const l3 = imul(l2, P2_LOW)
+      high = (highOf(l2, P2_LOW) + imul(l2, P2_HIGH) + imul(h2, P2_LOW) + P3_HIGH + carryOf(l3, P3_LOW)) | 0
+      low = (l3 + P3_LOW) | 0
       at += 4
     }
     for (; at < length; at++) {
-      const { high, low } = this.#taken.set(0, this.#text.bytes[at]!).multiply(P5_HIGH, P5_LOW)
-      this.xor(high, low).rotate(11).multiply(P1_HIGH, P1_LOW)
+      const l0 = text.bytes.getUint8(at)
+      const h1 = high ^ (highOf(l0, P5_LOW) + imul(l0, P5_HIGH))
+      const l1 = low ^ imul(l0, P5_LOW)
+      const h2 = (h1 << 11) | (l1 >>> 21)
+      const l2 = (l1 << 11) | (h1 >>> 21)
+      high = (highOf(l2, P1_LOW) + imul(l2, P1_HIGH) + imul(h2, P1_LOW)) | 0
+      low = imul(l2, P1_LOW)
     }
-    return this.fold(33).multiply(P2_HIGH, P2_LOW).fold(29).multiply(P3_HIGH, P3_LOW).fold(32)
+    low ^= high >>> 1
+    high = (highOf(low, P2_LOW) + imul(low, P2_HIGH) + imul(high, P2_LOW)) | 0
+    low = imul(low, P2_LOW)
+    low ^= (low >>> 29) | (high << 3)
+    high ^= high >>> 29
+    high = (highOf(low, P3_LOW) + imul(low, P3_HIGH) + imul(high, P3_LOW)) | 0
+    this.high = high
+    this.low = imul(low, P3_LOW) ^ high
+    return this
   }
 
-  /** Takes in all whole stripes of 32 bytes; returns where they end. */
-  #stripes(length: number, seed: number): number {
+  /** Takes in all whole stripes of 32 bytes. */
+  #stripes(length: number, seed: number): void {
     const [a, b, c, d] = this.#lanes
     a.set(P1_HIGH, P1_LOW).add(P2_HIGH, P2_LOW).add(0, seed)
     b.set(P2_HIGH, P2_LOW).add(0, seed)
     c.set(0, seed)
     d.set(~P1_HIGH, -P1_LOW).add(0, seed)
-    let at = 0
-    for (; at + 32 <= length; at += 32) {
+    for (let at = 0; at + 32 <= length; at += 32) {
       this.#round(a, at)
       this.#round(b, at + 8)
       this.#round(c, at + 16)
@@ -169,12 +216,11 @@ export class Xxh64 extends Word {
     this.#mergeLane(b)
     this.#mergeLane(c)
     this.#mergeLane(d)
-    return at
   }
 
   /** Eight bytes of the text into a lane. */
-  #round(lane: Word, at: number): Word {
-    return this.#mix(lane, this.#text.read(at + 4), this.#text.read(at))
+  #round(lane: Word, at: number): void {
+    this.#mix(lane, this.#text.read(at + 4), this.#text.read(at))
   }
 
   #mix(lane: Word, high: number, low: number): Word {
@@ -188,13 +234,8 @@ export class Xxh64 extends Word {
   }
 
   #mergeLane({ high, low }: Word): void {
-    this.#merge(this.#mix(this.#taken.set(0, 0), high, low), 0)
-  }
-
-  #merge({ high, low }: Word, bits: number): void {
-    this.xor(high, low)
-    if (bits > 0) this.rotate(bits)
-    this.multiply(P1_HIGH, P1_LOW).add(P4_HIGH, P4_LOW)
+    const mixed = this.#mix(this.#taken.set(0, 0), high, low)
+    this.xor(mixed.high, mixed.low).multiply(P1_HIGH, P1_LOW).add(P4_HIGH, P4_LOW)
   }
 }
 
@@ -221,7 +262,7 @@ export class Crc32 {
 
   add(text: string): this {
     const length = this.#text.encode(text)
-    for (let i = 0; i < length; i++) this.#take(this.#text.bytes[i]!)
+    for (let i = 0; i < length; i++) this.#take(this.#text.bytes.getUint8(i))
     return this
   }
 

@@ -39,12 +39,13 @@ export class Pace {
   slowness = 0
   failures = 0
 
-  /**
-   * Its load as the picker compares it: what is in flight, but for one that is slow the square, so that it never holds many.
-   * `mostAreOdd`: being slow is then nothing special.
-   */
-  load(inflight: number, nowMs: number, mostAreOdd: boolean): number {
-    if (this.factor === 1 || (mostAreOdd && !this.failsFast)) return inflight
+  /** Its load is what it has in flight, no more. `mostAreOdd`: being slow is then nothing special. */
+  isPlain(mostAreOdd: boolean): boolean {
+    return this.factor === 1 || (mostAreOdd && !this.failsFast)
+  }
+
+  /** The load of one that is not plain, as the picker compares it: the square of it, so that it never holds many. */
+  load(inflight: number, nowMs: number): number {
     if (inflight === 0 && nowMs >= this.restsUntilMs) return 0
     return (inflight + 1) * (inflight + 1) * this.factor - 1
   }
@@ -59,7 +60,7 @@ export class Paces {
   #variance = 0
   /** Share of the attempts that fail. */
   #failing = 0
-  /** How often a factor became another one. */
+  /** How often something changed that pickers may keep. */
   changes = 0
 
   of(backend: Backend): Pace {
@@ -89,10 +90,9 @@ export class Paces {
     const against = Math.max(0, Math.min(Math.log(0.5 / this.#failing), MOST_OF_FAILURE))
     pace.failures = Math.min(KEPT, pace.failures + against)
     if (pace.failures < ENOUGH && kind !== 'connect' && kind !== 'tls') return
-    pace.failsFast = kind !== 'timeout'
     pace.slowness = KEPT
     pace.restsUntilMs = nowMs + FORGIVE_MS
-    this.#take(pace, FAILING)
+    this.#take(pace, FAILING, kind !== 'timeout')
   }
 
   #learn(pace: Pace, ms: number, nowMs: number): void {
@@ -126,13 +126,13 @@ export class Paces {
     if (pace.factor === FAILING && nowMs >= pace.restsUntilMs) this.#take(pace, SLOW) // it answers again
     if (pace.slowness === 0) this.#take(pace, 1)
     if (pace.slowness < ENOUGH || against <= 0) return
-    pace.failsFast = false
     pace.restsUntilMs = nowMs + REST_MS
-    this.#take(pace, SLOW)
+    this.#take(pace, SLOW, false)
   }
 
-  #take(pace: Pace, factor: number): void {
-    if (pace.factor !== factor) this.changes++
+  #take(pace: Pace, factor: number, failsFast: boolean = pace.failsFast): void {
+    if (pace.factor !== factor || pace.failsFast !== failsFast) this.changes++
     pace.factor = factor
+    pace.failsFast = failsFast
   }
 }

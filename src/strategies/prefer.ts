@@ -1,8 +1,5 @@
 import type { Backend, Prefer } from '../core/contracts.ts'
-import { COST_STEPS } from '../core/latency.ts'
-
-/** Above any cost for years to come: a backend nobody has an answer from yet, and already asked. */
-const UNKNOWN = 1 << 30
+import { COST_STEPS, UNKNOWN_COST } from '../core/latency.ts'
 
 /** log2(n + 1) in steps of a cost, for the numbers of requests in flight that occur. */
 const LOADS = Int32Array.from({ length: 1_024 }, (_, n) => Math.round(Math.log2(n + 1) * COST_STEPS))
@@ -24,10 +21,10 @@ export const byExpectedDelay: Prefer = (a, b) => ((b.inflight + 1) * a.weight < 
  * Lower decayed latency times (in flight + 1) per weight is better, compared as logarithms: the common decay factor cancels,
  * so no clock and no exp is needed. Who has never answered gets exactly one request to show what it is.
  */
-export const byPeakEwma: Prefer = (a: Backend, b: Backend) => {
-  const x = a.latency
-  const y = b.latency
-  const costA = x.known ? x.cost + loadOf(a.inflight) : a.inflight === 0 ? -UNKNOWN : UNKNOWN + a.inflight
-  const costB = y.known ? y.cost + loadOf(b.inflight) : b.inflight === 0 ? -UNKNOWN : UNKNOWN + b.inflight
-  return costB < costA ? b : a
+export const byPeakEwma: Prefer = (a, b) => (costOf(b) < costOf(a) ? b : a)
+
+/** Of those nobody has an answer from yet, the idle ones come before all others, and those already asked after all others. */
+function costOf({ cost, inflight }: Backend): number {
+  if (cost !== UNKNOWN_COST) return cost + loadOf(inflight)
+  return inflight === 0 ? UNKNOWN_COST : inflight - UNKNOWN_COST
 }
