@@ -1,4 +1,4 @@
-/** bench/proxy-child.ts <kind> <origin>...: one proxy in a process of its own; started by bench/subjects.ts. */
+/** bench/proxy-child.ts <kind> <origin>...: one proxy in a process of its own; started by bench/subjects.ts and bench/metrics.ts. */
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { Registry } from 'prom-client'
@@ -9,33 +9,26 @@ import { cpuUs, serveParent } from './children.ts'
 import { Meter, type Used } from './meter.ts'
 import { createThinnest } from './thinnest.ts'
 
-export type ProxyKind = 'evenkeel' | 'thinnest' | 'with metrics' | 'of 200'
-/** CPU time so far; start metering allocations; what was metered. */
-export type ProxyQuestion = 'cpu' | 'meter' | 'used'
+export type ProxyKind = 'evenkeel' | 'thinnest' | 'by turns' | 'of 200'
+/** CPU time so far; start metering allocations; what was metered; for 'by turns' whether requests get ids from now on. */
+export type ProxyQuestion = 'cpu' | 'meter' | 'used' | 'with ids' | 'without ids'
 
 const [kind, ...origins] = process.argv.slice(2)
 
 const LISTENERS: Readonly<Record<ProxyKind, () => RequestListener | Promise<RequestListener>>> = {
   thinnest: () => createThinnest(origins),
   evenkeel: async () => createProxy(await evenkeel()),
-  /** Scraped as by a Prometheus in a hurry. */
-  async 'with metrics'() {
+  async 'by turns'() {
     const balancer = await evenkeel()
-    const registry = new Registry()
-    collect(balancer, { registry })
-    setInterval(() => registry.metrics(), 1_000)
-    return createProxy(balancer)
+    const withIds = createProxy(balancer)
+    const withoutIds = createProxy(balancer, { requestIds: false })
+    return withMetrics(balancer, (request, response) => (hasIds ? withIds : withoutIds)(request, response))
   },
   /** As many backends, although few processes stand behind them. Round robin, so that all of them have something to tell. */
   'of 200'() {
     const backends = Array.from({ length: 200 }, (_, i) => ({ id: `b${i}`, url: origins[i % origins.length]! }))
     const balancer = createBalancer({ backends, strategy: 'round-robin' })
-    const registry = new Registry()
-    collect(balancer, { registry })
-    const metrics = metricsHandler(registry)
-    const proxy = createProxy(balancer)
-    return (request, response) =>
-      request.url === '/metrics' ? void metrics(request, response) : proxy(request, response)
+    return withMetrics(balancer, createProxy(balancer))
   },
 }
 
@@ -47,12 +40,22 @@ async function evenkeel(): Promise<EvenkeelBalancer> {
   return balancer
 }
 
+/** They cost what their scrapes do: who sends none has a proxy without metrics. */
+function withMetrics(balancer: EvenkeelBalancer, proxy: RequestListener): RequestListener {
+  const registry = new Registry()
+  collect(balancer, { registry })
+  const metrics = metricsHandler(registry)
+  return (request, response) => (request.url === '/metrics' ? metrics : proxy)(request, response)
+}
+
+let hasIds = true
 let meter: Meter | undefined
 
 function answer(question: ProxyQuestion): number | Used | '' {
   if (question === 'cpu') return cpuUs()
   if (question === 'used') return meter!.stop()
-  meter = new Meter()
+  if (question === 'meter') meter = new Meter()
+  else hasIds = question === 'with ids'
   return ''
 }
 

@@ -3,7 +3,7 @@ import { Agent, get } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { serveParent } from './children.ts'
 
-/** Begin, one every so many ms; or rest, and tell. */
+/** Begin, one every so many ms, the first after half of it; or rest, and tell. */
 export type ScraperQuestion = { readonly everyMs: number } | 'rest'
 
 export interface Scrapes {
@@ -23,6 +23,7 @@ async function scrape(everyMs: number, signal: AbortSignal): Promise<Scrapes> {
   let count = 0
   let bytes = 0
   let spentMs = 0
+  await sleep(everyMs / 2)
   while (!signal.aborted) {
     const startMs = performance.now()
     bytes = await read()

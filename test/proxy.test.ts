@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import http, { type IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import { createBalancer, type Strategy } from 'evenkeel'
+import type { ProxyOptions } from 'evenkeel/node'
 import { describe, expect, test } from 'vitest'
 import {
   ask,
@@ -90,14 +91,16 @@ function isWhole(received: string): boolean {
 async function passed(
   request: string,
   answer = OK,
-  options: { readonly bodyEnd?: string; readonly headers?: Record<string, string> } = {},
+  options: { readonly bodyEnd?: string; readonly headers?: Record<string, string>; readonly proxy?: ProxyOptions } = {},
 ): Promise<{ readonly sent: string; readonly got: string; readonly client: Wire }> {
   const backend = await rawUpstream(async (wire) => {
     await wire.until(options.bodyEnd ?? '\r\n\r\n')
     wire.write(answer)
   })
-  const { headers = {} } = options
-  const client = await rawClient(await front(kept(createBalancer({ backends: [{ url: backend.url, headers }] }))))
+  const { headers = {}, proxy } = options
+  const client = await rawClient(
+    await front(kept(createBalancer({ backends: [{ url: backend.url, headers }] })), proxy),
+  )
   client.write(request)
   const got = await client.until(isWhole)
   return { sent: (await backend.wire()).received, got, client }
@@ -329,6 +332,26 @@ describe('who asked', () => {
       for (let i = 0; i < 10; i++) await ask(proxy, '/')
     }
     expect(new Set(backend.got.map(({ headers }) => headers['x-request-id'])).size).toBe(20)
+  })
+
+  test.each([
+    ['one that would be kept', 'client-1'],
+    ['one that would be replaced', 'Root=1-67891233'],
+  ])('without request ids the header is one like any other: %s', async (_, id) => {
+    const answer = OK.replace('\r\n', '\r\nX-Request-ID: backend\r\n')
+    const { sent, got } = await passed(get('/', `X-Request-Id: ${id}`), answer, { proxy: { requestIds: false } })
+    expect(values(sent, 'x-request-id')).toEqual([id])
+    expect(values(got, 'x-request-id')).toEqual(['backend'])
+  })
+
+  test('without request ids none is made, for errors neither', async () => {
+    const { sent, got } = await passed(get('/'), OK, { proxy: { requestIds: false } })
+    expect(values(sent, 'x-request-id')).toEqual([])
+    expect(values(got, 'x-request-id')).toEqual([])
+    const problem = await ask(await front(balance([await nobody()]), { requestIds: false }), '/')
+    expect(problem.status).toBe(502)
+    expect(problem.headers).not.toHaveProperty('x-request-id')
+    expect(JSON.parse(problem.body.toString())).not.toHaveProperty('requestId')
   })
 
   test('a balancer may be told about a request', async () => {

@@ -13,6 +13,11 @@ export type { AffinityOptions } from './affinity.ts'
 export interface ProxyOptions {
   /** Name in `Via`; never a host name by default; default 'evenkeel'. */
   readonly via?: string
+  /**
+   * Gives each request an id in `X-Request-Id`: the client's, if it is 1 to 128 letters, digits, '.', '_' or '-', else a new one, which
+   * is unique but no secret. The answer carries it too. Default true; with false that header is passed on like any other, both ways.
+   */
+  readonly requestIds?: boolean
   /** Most of a request body kept for a repeat, bytes; default 65 536. */
   readonly bufferBytes?: number
   /** What the balancer should know about a request; default: nothing. */
@@ -65,7 +70,6 @@ const OURS = new Set([
   'x-forwarded-port',
   'x-forwarded-proto',
   'x-real-ip',
-  'x-request-id',
 ])
 /** What a backend says of its load is for this balancer; the server that this proxy is part of may have a load of its own to report. */
 const LOAD = new Set([RIF_HEADER, LATENCY_HEADER, 'endpoint-load-metrics', 'endpoint-load-metrics-bin'])
@@ -89,15 +93,14 @@ const RETRY_AFTER_S = 1
 
 /** A streaming reverse proxy in front of a balancer: `http.createServer(createProxy(balancer))`. */
 export function createProxy(balancer: Pick<FaceHost, 'send'>, options: ProxyOptions = {}): NodeProxy {
-  const via = options.via ?? 'evenkeel'
-  const newId = requestIds()
+  const via = `1.1 ${options.via ?? 'evenkeel'}`
+  const idOf = options.requestIds === false ? () => undefined : requestIds()
   const bufferBytes = options.bufferBytes ?? 65_536
   const affinity = options.affinity === undefined ? undefined : new Affinity(options.affinity)
   return (request, response) => {
     const method = request.method ?? 'GET'
     const path = request.url ?? '/'
-    const given = request.headers['x-request-id']
-    const id = typeof given === 'string' && REQUEST_ID.test(given) ? given : newId()
+    const id = idOf(request)
     const refuse = (error: unknown): void => answerError(error, id, response)
     // About the server as a whole: undici cannot send it, and behind a base path it would be another path.
     if (path === '*' && method === 'OPTIONS') return void response.writeHead(204).end()
@@ -142,7 +145,7 @@ export function createProxy(balancer: Pick<FaceHost, 'send'>, options: ProxyOpti
 function relay(
   answer: BalancerResponse,
   setCookie: string | undefined,
-  id: string,
+  id: string | undefined,
   via: string,
   request: IncomingMessage,
   response: ServerResponse,
@@ -226,11 +229,14 @@ function drain(request: IncomingMessage): void {
   })
 }
 
-/** Unique ids at the price of a counter: a random prefix per proxy. */
-function requestIds(): () => string {
-  const prefix = randomBytes(9).toString('base64url')
+/** The client's, or one at the price of a counter: 72 random bits per proxy make it unique, but who sees one can tell the next. */
+function requestIds(): (request: IncomingMessage) => string {
+  const prefix = `${randomBytes(9).toString('base64url')}-`
   let count = 0
-  return () => `${prefix}-${(count++).toString(36)}`
+  return ({ headers }) => {
+    const given = headers['x-request-id']
+    return typeof given === 'string' && REQUEST_ID.test(given) ? given : prefix + (count++).toString(36)
+  }
 }
 
 /** Of the client's end of the connection; IPv4 in its own form, whatever the socket calls it. */
@@ -243,7 +249,7 @@ function addressOf({ socket }: IncomingMessage): string | undefined {
 function requestHeaders(
   request: IncomingMessage,
   address: string | undefined,
-  id: string,
+  id: string | undefined,
   via: string,
   body: RequestBody,
   affinity: Affinity | undefined,
@@ -258,6 +264,7 @@ function requestHeaders(
     if (lower === 'via') viaBefore += `${rawHeaders[i + 1]!}, `
     if (HOP_BY_HOP.has(lower) || OURS.has(lower) || nominated?.has(lower) === true) continue
     if (lower === 'content-length' && body === null) continue
+    if (lower === 'x-request-id' && id !== undefined) continue
     const value = lower === 'cookie' && affinity !== undefined ? affinity.strip(rawHeaders[i + 1]!) : rawHeaders[i + 1]!
     if (value !== undefined) out.push(name, value)
   }
@@ -269,14 +276,15 @@ function requestHeaders(
   if (address !== undefined) out.push('x-forwarded-for', address)
   if (host !== undefined) out.push('x-forwarded-host', host)
   out.push('x-forwarded-proto', 'encrypted' in socket ? 'https' : 'http')
-  out.push('x-request-id', id, 'via', `${viaBefore}1.1 ${via}`)
+  if (id !== undefined) out.push('x-request-id', id)
+  out.push('via', viaBefore + via)
   return out
 }
 
 function responseHeaders(
   { status, headers }: BalancerResponse,
   setCookie: string | undefined,
-  id: string,
+  id: string | undefined,
   via: string,
   request: IncomingMessage,
 ): string[] {
@@ -292,11 +300,13 @@ function responseHeaders(
     const name = text(headers[i]!)
     const lower = name.toLowerCase()
     if (status === 204 && lower === 'content-length') continue // RFC 9110 8.6
-    if (HOP_BY_HOP.has(lower) || LOAD.has(lower) || lower === 'x-request-id' || nominated?.has(lower) === true) continue
+    if (HOP_BY_HOP.has(lower) || LOAD.has(lower) || nominated?.has(lower) === true) continue
+    if (lower === 'x-request-id' && id !== undefined) continue
     out.push(name, text(headers[i + 1]!))
   }
   if (setCookie !== undefined) out.push('set-cookie', setCookie)
-  out.push('x-request-id', id, 'via', `1.1 ${via}`)
+  if (id !== undefined) out.push('x-request-id', id)
+  out.push('via', via)
   if (request.httpVersionMinor === 0) out.push('connection', 'close')
   return out
 }
@@ -325,7 +335,7 @@ function trailersOf(raw: RawHeaders): [string, string][] {
   return out
 }
 
-function answerError(error: unknown, id: string, response: ServerResponse): void {
+function answerError(error: unknown, id: string | undefined, response: ServerResponse): void {
   const code = error instanceof BalancerError ? error.code : 'CONFIG'
   const [status, title] = STATUS[code]
   const after = error instanceof BalancerError ? error.retryAfterMs : undefined
@@ -339,7 +349,7 @@ function answerProblem(
   status: number,
   title: string,
   code: string,
-  id: string,
+  id: string | undefined,
   retryAfterS: number | undefined,
   response: ServerResponse,
 ): void {
@@ -349,7 +359,7 @@ function answerProblem(
     'content-type': 'application/problem+json',
     'content-length': Buffer.byteLength(body),
     'cache-control': 'no-store',
-    'x-request-id': id,
+    ...(id !== undefined && { 'x-request-id': id }),
     ...(retryAfterS !== undefined && { 'retry-after': String(retryAfterS) }),
   })
   response.end(body)

@@ -9,6 +9,7 @@ export interface MetricOwner {
 
 /** So many backends are written down in one go: some two hundred lines. */
 const PIECE = 10
+const NONE: object = Object.freeze({})
 
 /**
  * A metric that is read, and never written: what a prom-client registry holds and asks. Of its own metrics a histogram could be
@@ -36,12 +37,12 @@ export class ReadMetric<From> {
 
   /** For programs. */
   async get(): Promise<object> {
-    return this.#told(({ labels, ...rest }) => ({ ...rest, labels: { ...labels } }))
+    return this.#told(({ labels, value, metricName }) => ({ value, metricName, labels: { ...labels } }))
   }
 
   /** For the registry's text. It makes text of shared labels once per object, however often it meets it. */
   async getForPromString(): Promise<object> {
-    return this.#told(({ labels, ...rest }) => ({ ...rest, labels: {}, sharedLabels: labels }))
+    return this.#told(({ labels, value, metricName }) => ({ value, metricName, labels: NONE, sharedLabels: labels }))
   }
 
   /** The same text in half the time, of the numbers of now; made piece by piece. */

@@ -31,7 +31,7 @@ export interface Snapshot {
 
 const TEXT: unique symbol = Symbol('evenkeel.text')
 
-/** Names and values, and both as they stand between the braces of a line. */
+/** Names and values, and both as they stand in a line, from the opening brace to the value. */
 export interface Labels {
   readonly [name: string]: string | number
   readonly [TEXT]: string
@@ -114,7 +114,7 @@ export function samplesOf<From>(row: MetricRow<From>, name: string, subjects: re
 /** The lines as Prometheus reads them. */
 export function textOf(name: string, samples: readonly Sample[]): string {
   let text = ''
-  for (const { labels, value, metricName = name } of samples) text += `\n${metricName}{${labels[TEXT]}} ${value}`
+  for (const { labels, value, metricName = name } of samples) text += `\n${metricName}${labels[TEXT]}${value}`
   return text
 }
 
@@ -125,10 +125,11 @@ function add(samples: Sample[], labels: Labels, value: number | undefined, metri
 /** Each bucket counts all that is below its bound. */
 function addHistogram(samples: Sample[], name: string, labels: SubjectLabels, stats: DurationStats): void {
   const bucketName = `${name}_bucket`
+  const buckets = labels.buckets(stats)
   let below = 0
-  for (const [at, bucket] of labels.buckets(stats).entries()) {
+  for (let at = 0; at < buckets.length; at++) {
     below += stats.buckets[at]!
-    add(samples, bucket, below, bucketName)
+    add(samples, buckets[at]!, below, bucketName)
   }
   add(samples, labels.all, stats.sumMs / 1_000, `${name}_sum`)
   add(samples, labels.all, stats.count, `${name}_count`)
@@ -136,7 +137,7 @@ function addHistogram(samples: Sample[], name: string, labels: SubjectLabels, st
 
 function labelsOf(values: Readonly<Record<string, string | number>>): Labels {
   const parts = Object.entries(values).map(([name, value]) => `${name}="${escaped(String(value))}"`)
-  return { ...values, [TEXT]: parts.join() }
+  return { ...values, [TEXT]: `{${parts.join()}} ` }
 }
 
 /** What would end a label's value, or its line. */
