@@ -6,14 +6,15 @@ import { BalancerError } from '../core/errors.ts'
 import type { ResolvedOptions } from '../core/resolved.ts'
 import type { ConfigChange } from '../core/revisions.ts'
 import { digestOf, Secret } from '../core/secret.ts'
-import { isSecret, isSecretUrl, type Path, pathText, quoted } from './issues.ts'
+import { configError, isSecret, isSecretUrl, type Path, pathText, quoted, UNREADABLE } from './issues.ts'
+import { MOST_LEVELS } from './parsed.ts'
 
 type Tree = Readonly<Record<string, unknown>>
 
 /** Longest text of one value, characters. */
 const LONGEST = 200
-/** What users put into `meta` may lead anywhere, even back to itself. */
-const DEEPEST = 16
+/** What users put into `meta` may lead anywhere, and to the same again and again. */
+const MOST_SECTIONS = 500_000
 const REDACTED = '[redacted]'
 
 /** Every setting that differs, pools by name and backends by id; and their order, which is the one thing that settings do not say. */
@@ -22,12 +23,13 @@ export function changesBetween(before: ResolvedOptions, after: ResolvedOptions):
 }
 
 /**
- * SHA-256 of its canonical JSON, in hex: keys sorted, secrets hashed, functions and parts by name. Throws on what leads back to itself,
- * which nothing can be compared with.
+ * SHA-256 of its canonical JSON, in hex: keys sorted, secrets hashed, functions and parts by name. Throws on what leads back to itself
+ * or has no end to speak of: nothing can be compared with that.
  */
 export function hashOf({ name, origins, route, log, pools: ordered }: ResolvedOptions): string {
   const pools = ordered.map(({ endpoints: backends, ...pool }) => ({ ...pool, backends }))
-  return hash('sha256', JSON.stringify(canonical({ name, origins, route, log, pools }, [], [])))
+  const all = { name, origins, route, log, pools }
+  return hash('sha256', JSON.stringify(readable(() => canonical(all, [], [], { left: MOST_SECTIONS }))))
 }
 
 /** Without what stays as it was at the start: clock, chance, logger. */
@@ -42,7 +44,7 @@ function treeOf({ name, origins, route, log, pools }: ResolvedOptions): Tree {
 function differences(before: unknown, after: unknown, path: Path): ConfigChange[] {
   if (isDeepEqual(before, after)) return []
   const [from, to] = [before ?? {}, after ?? {}]
-  if (!isOpen(from, path.length) || !isOpen(to, path.length)) {
+  if (!isOpen(from) || !isOpen(to)) {
     return [{ path: pathText(path), from: textOf(before, path), to: textOf(after, path) }]
   }
   const keys = [...new Set([...Object.keys(from), ...Object.keys(to)])]
@@ -93,24 +95,27 @@ function isHidden(path: Path): boolean {
 function shown(value: unknown, path: Path): unknown {
   if (isHidden(path) || (typeof value === 'string' && isSecretUrl(value))) return REDACTED
   if (Array.isArray(value)) return value.map((inner) => shown(inner, [...path, 0]))
-  if (!isOpen(value, path.length)) return named(value)
+  if (!isOpen(value)) return named(value)
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, shown(inner, [...path, key])]))
 }
 
-function canonical(value: unknown, path: Path, above: readonly unknown[]): unknown {
+/** `budget` is how many values there may still be. */
+function canonical(value: unknown, path: Path, above: readonly unknown[], budget: { left: number }): unknown {
   if (value instanceof Secret) return digestOf(value, (text) => hash('sha256', text))
   if (value instanceof Uint8Array) return hash('sha256', value) // a certificate
-  if (above.includes(value)) throw new BalancerError('CONFIG', `${pathText(path)}: expected no value that is in itself`)
-  if (!isOpen(value, path.length) && !Array.isArray(value)) return named(value)
+  if (!isOpen(value) && !Array.isArray(value)) return named(value)
+  if (above.includes(value)) throw refused(path, 'no value that is in itself', 'one')
+  if (above.length >= MOST_LEVELS) throw refused(path, `at most ${MOST_LEVELS} levels`, 'more')
+  if (--budget.left < 0) throw refused(path, `at most ${MOST_SECTIONS} objects and arrays`, 'more')
   const inner = [...above, value]
-  if (Array.isArray(value)) return value.map((element, index) => canonical(element, [...path, index], inner))
+  if (Array.isArray(value)) return value.map((element, index) => canonical(element, [...path, index], inner, budget))
   const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
-  return Object.fromEntries(entries.map(([key, held]) => [key, canonical(held, [...path, key], inner)]))
+  return Object.fromEntries(entries.map(([key, held]) => [key, canonical(held, [...path, key], inner, budget)]))
 }
 
 /** Plain data; what has verbs is a part, and what it holds is its own business. */
-function isOpen(value: unknown, depth: number): value is Tree {
-  if (depth > DEEPEST || !isPlain(value) || Array.isArray(value)) return false
+function isOpen(value: unknown): value is Tree {
+  if (!isPlain(value) || Array.isArray(value)) return false
   return !Object.values(value).some((inner) => typeof inner === 'function')
 }
 
@@ -122,6 +127,25 @@ function named(value: unknown): unknown {
   return typeof name === 'string' && name !== '' ? name : typeof value
 }
 
+function refused(path: Path, expected: string, found: string): BalancerError {
+  return configError(undefined, [{ path, expected, found }])
+}
+
+/** A getter deep in what is the user's own may throw. */
+function readable<T>(read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    if (error instanceof BalancerError) throw error
+    throw configError(undefined, [UNREADABLE], error)
+  }
+}
+
 function short(text: string): string {
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text
+  return text.length > LONGEST ? compact(`${text.slice(0, LONGEST)}…`) : text
+}
+
+/** Revisions are kept for long: a text put together of pieces takes ten times its size, and a slice holds all that it was cut from. */
+function compact(text: string): string {
+  return Buffer.from(text).toString()
 }

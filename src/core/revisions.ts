@@ -1,4 +1,5 @@
 import { BalancerError } from './errors.ts'
+import type { Secret } from './secret.ts'
 
 /** A setting that differs from the revision before, by its path in the whole configuration, defaults included. */
 export interface ConfigChange {
@@ -25,10 +26,17 @@ export interface Revision {
   readonly changes: readonly ConfigChange[]
 }
 
-/** The last revisions, oldest first, and the plan that each of them was made of. */
-export class Revisions<Plan> {
+/** What a rollback needs of a plan, and what lines of the log are cleared of. */
+interface Restorable<Plan> {
+  /** A new plan of the same configuration. */
+  readonly again: () => Plan
+  readonly secrets: readonly Secret[]
+}
+
+/** The last revisions, oldest first. Of their plans only what brings them back: the parts of old ones are nobody's any more. */
+export class Revisions<Plan extends Restorable<Plan>> {
   readonly #most: number
-  #kept: readonly { readonly revision: Revision; readonly plan: Plan }[] = []
+  #kept: readonly { readonly revision: Revision; readonly plan: Restorable<Plan> }[] = []
   #count = 0
 
   constructor(most: number) {
@@ -39,7 +47,7 @@ export class Revisions<Plan> {
     return this.#kept.map(({ revision }) => revision)
   }
 
-  get plans(): readonly Plan[] {
+  get plans(): readonly Restorable<Plan>[] {
     return this.#kept.map(({ plan }) => plan)
   }
 
@@ -48,27 +56,16 @@ export class Revisions<Plan> {
     return this.#kept.at(-1)!.revision
   }
 
-  add(said: Omit<Revision, 'number'>, plan: Plan): Revision {
+  add(said: Omit<Revision, 'number'>, { again, secrets }: Plan): Revision {
     const revision = Object.freeze({ number: ++this.#count, ...said })
-    this.#kept = [...this.#kept, { revision, plan }].slice(-this.#most)
+    this.#kept = [...this.#kept, { revision, plan: { again, secrets } }].slice(-this.#most)
     return revision
   }
 
-  plan(number: number): Plan {
+  plan(number: number): Restorable<Plan> {
     const found = this.#kept.find(({ revision }) => revision.number === number)
     if (found !== undefined) return found.plan
     const known = this.all.map((revision) => revision.number).join(', ')
     throw new BalancerError('CONFIG', `no revision ${number} is kept; there are: ${known}`)
   }
-}
-
-/** Why a source brought nothing. Of errors that nobody here knows only the name is told: parsers quote what they cannot read. */
-export function reloadError(source: string, error: unknown): BalancerError {
-  if (error instanceof BalancerError) return error
-  const { syscall, message, name } = (error instanceof Error ? error : {}) as Partial<
-    Error & { readonly syscall: string }
-  >
-  const isSystem = syscall !== undefined // Node's own: which file, and why
-  const what = isSystem ? message : `it threw ${typeof name === 'string' ? name : 'what is no error'}`
-  return new BalancerError('CONFIG', `${source}: ${what}`, isSystem ? { cause: error } : {})
 }

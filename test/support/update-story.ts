@@ -2,10 +2,10 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { type Backend, type BalancerOptions, createBalancer, type Endpoint, type Policy, type Watcher } from 'evenkeel'
 import { seededRandom } from 'evenkeel/testing'
+import { heapBytes } from '../chaos/gauges.ts'
+import { crowd } from './crowd.ts'
 
 const INFLIGHT = 64
 const UPDATE_MS = 100
@@ -122,19 +122,9 @@ export async function updateStory(seconds: number): Promise<UpdateStory> {
     endpoints = next
   }
 
-  let running = true
-  let requests = 0
-  const failed: string[] = []
-  const clients = Array.from({ length: INFLIGHT }, async () => {
-    while (running) {
-      requests++
-      try {
-        const response = await balancer.fetch('/')
-        assert.equal(await response.text(), 'ok')
-      } catch (error) {
-        failed.push(String(error))
-      }
-    }
+  const clients = crowd(INFLIGHT, async () => {
+    const response = await balancer.fetch('/')
+    assert.equal(await response.text(), 'ok')
   })
   const startMs = performance.now()
   const warmUpMs = Math.min(5_000, (seconds * 1_000) / 3)
@@ -143,29 +133,22 @@ export async function updateStory(seconds: number): Promise<UpdateStory> {
     const dueMs = startMs + tick * UPDATE_MS
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - performance.now())))
     await update()
-    if (startBytes === 0 && performance.now() - startMs > warmUpMs) startBytes = heapBytes()
+    if (startBytes === 0 && performance.now() - startMs > warmUpMs) startBytes = await heapBytes()
   }
-  const heapMiB = (heapBytes() - startBytes) / 1024 / 1024
-  running = false
-  await Promise.all(clients)
+  const heapMiB = ((await heapBytes()) - startBytes) / 1024 / 1024
+  await clients.stop()
   const { inflight } = balancer.stats().pools.default!
   await balancer.close()
   for (const { server } of servers) {
     server.close()
     server.closeAllConnections()
   }
+  const { failed } = clients
+  const requests = clients.calls()
   return { seconds, requests, ...counts, failed, strays, inflight, heapMiB: Math.round(heapMiB * 100) / 100 }
 }
 
 /** The figures, on one line. */
-export function told({ failed, ...figures }: UpdateStory): string {
+export function told({ failed, ...figures }: { readonly failed: readonly string[] }): string {
   return JSON.stringify({ failed: failed.length, ...figures })
-}
-
-/** In use after everything that can be collected is. */
-function heapBytes(): number {
-  setFlagsFromString('--expose-gc')
-  const collect = runInNewContext('gc') as () => void
-  for (let i = 0; i < 3; i++) collect()
-  return process.memoryUsage().heapUsed
 }
