@@ -173,7 +173,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.#cancelers = undefined
     const outcome = this.#outcomeOf(failure)
     this.#end(outcome)
-    return errorOf(this.outcome!, this.rule!, this.backend.id)
+    return this.#told(this.outcome!, this.rule!)
   }
 
   /** A lease without a transport ends as its holder says. */
@@ -208,9 +208,14 @@ export class LiveAttempt implements Attempt, BodyOwner {
 
   /** What the reader of the body gets. */
   #errorOf(outcome: Outcome): unknown {
-    const error = errorOf(outcome, this.by.classes[outcome.class], this.backend.id)
+    const error = this.#told(outcome, this.by.classes[outcome.class])
     this.#lender.met(error, this.call)
     return error
+  }
+
+  #told(outcome: Outcome, rule: ClassRule): unknown {
+    const { backend } = this
+    return errorOf(outcome, rule, backend.id, (text) => backend.redacted(text))
   }
 
   #outcomeOf(told: SendFailure): Outcome {

@@ -77,7 +77,8 @@ export class LiveCall implements Call {
   readonly method: string
   /** The caller's own key: it comes before what a strategy reads. */
   readonly #ownKey: string | undefined
-  key: string | undefined
+  /** Behind an accessor: it may be a token of the caller's, which no inspect or JSON of a call may show. */
+  #key: string | undefined
   readonly tags: readonly string[]
   readonly prefer: Wanted | undefined
   readonly only: Wanted | undefined
@@ -126,6 +127,14 @@ export class LiveCall implements Call {
     this.nowMs = nowMs
     this.#headers = headers
     this.#requestId = options.requestId
+  }
+
+  get key(): string | undefined {
+    return this.#key
+  }
+
+  set key(key: string | undefined) {
+    this.#key = key
   }
 
   /** Looked for only when somebody asks. */

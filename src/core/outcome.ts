@@ -178,15 +178,23 @@ export function statusOf(error: unknown): number {
   return typeof said === 'number' ? said : 0
 }
 
-/** The error that ends a call, made from what the last attempt met. A caller's own reason is handed back as it is. */
-export function errorOf(outcome: Outcome, rule: ClassRule, backend: string): unknown {
+/**
+ * The error that ends a call, made from what the last attempt met. A caller's own reason is handed back as it is. `redacted` takes out
+ * of the words of others what the backend was sent.
+ */
+export function errorOf(
+  outcome: Outcome,
+  rule: ClassRule,
+  backend: string,
+  redacted: (text: string) => string = (text) => text,
+): unknown {
   // A class that has no error of its own may be one that the user chose for a failure.
   const code = rule.code ?? (outcome.class === 'cancelled' ? undefined : 'RESET')
   if (code === undefined) return outcome.error
   if (outcome.error instanceof BalancerError) return outcome.error
   const detail = outcome.error instanceof Error ? outcome.error.message : String(outcome.error)
   const where = outcome.phase === 'done' ? '' : ` (${outcome.phase})`
-  return new BalancerError(code, `backend ${backend}: ${outcome.class}${where}: ${detail || outcome.code}`, {
+  return new BalancerError(code, `backend ${backend}: ${outcome.class}${where}: ${redacted(detail) || outcome.code}`, {
     cause: outcome.error,
     backend,
   })

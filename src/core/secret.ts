@@ -68,7 +68,7 @@ export class Secret extends Uncloneable {
 
   /**
    * A text that others wrote, without the value: neither as it is, nor each of its words of at least 8 characters, nor in base64,
-   * percent-encoded or as JSON writes it.
+   * hex, percent-encoded or as JSON writes it.
    */
   redactIn(text: string): string {
     this.#redact ??= Secret.redacting([this])
@@ -102,14 +102,41 @@ function formsOf(value: string): readonly string[] {
 function encodingsOf(word: string): readonly string[] {
   const percent = encodeURIComponent(word.toWellFormed())
   const lower = percent.replaceAll(/%../g, (code) => code.toLowerCase())
+  const form = new URLSearchParams([['', word]]).toString().slice(1)
   const utf8 = Array.from(new TextEncoder().encode(word), (byte) => String.fromCharCode(byte)).join('')
   const isLatin1 = [...word].every((char) => char <= '\xff')
-  const base64 = (isLatin1 ? [utf8, word] : [utf8]).flatMap((bytes) => {
-    const padded = btoa(bytes)
-    const bare = padded.replace(/=+$/, '')
-    return [padded, bare, bare.replaceAll('+', '-').replaceAll('/', '_')]
+  const inBytes = (isLatin1 && utf8 !== word ? [utf8, word] : [utf8]).flatMap((bytes) => [
+    ...base64Of(bytes),
+    ...hexOf(bytes),
+  ])
+  return [
+    word,
+    percent,
+    lower,
+    encodeURI(word.toWellFormed()),
+    form,
+    JSON.stringify(word).slice(1, -1),
+    utf8,
+    ...inBytes,
+  ]
+}
+
+/** With and without padding; and what it is as a part of something else, such as the password behind the name of a user. */
+function base64Of(bytes: string): readonly string[] {
+  const padded = btoa(bytes)
+  const inner = [0, 1, 2].map((before) => {
+    const encoded = btoa('\0'.repeat(before) + bytes)
+    // The characters that have no bits of anything else.
+    return encoded.slice(Math.ceil((before * 8) / 6), Math.floor(((before + bytes.length) * 8) / 6))
   })
-  return [word, percent, lower, JSON.stringify(word).slice(1, -1), ...base64]
+  const all = [padded, padded.replace(/=+$/, ''), ...inner]
+  return [...all, ...all.map((text) => text.replaceAll('+', '-').replaceAll('/', '_'))]
+}
+
+function hexOf(bytes: string): readonly string[] {
+  const digits = Array.from(bytes, (byte) => byte.charCodeAt(0).toString(16).padStart(2, '0'))
+  const all = [digits.join(''), digits.map((two) => `%${two}`).join('')]
+  return [...all, ...all.map((text) => text.toUpperCase())]
 }
 
 function without(text: string, byStart: ReadonlyMap<string, readonly string[]>): string {

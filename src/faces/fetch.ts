@@ -26,7 +26,8 @@ const NO_INIT: BalancerFetchInit = {}
 export function createFetch(host: FaceHost): BalancerFetch {
   const responses = new Responses()
   return async (input, init = NO_INIT) => {
-    const asked = input instanceof Request ? (init === NO_INIT ? input : new Request(input, init)) : undefined
+    const asked =
+      input instanceof Request ? (init === NO_INIT ? input : unquoted(() => new Request(input, init))) : undefined
     const signal = init.signal ?? asked?.signal
     signal?.throwIfAborted()
     if (asked?.bodyUsed)
@@ -57,11 +58,21 @@ function methodOf(method: string | undefined): string {
 
 function rawHeaders(given: RequestInit['headers'], type: string | null): RawHeaders {
   if (given === undefined && type === null) return DEFAULT_HEADERS
-  const headers = new Headers(given)
+  const headers = unquoted(() => new Headers(given))
   if (type !== null && !headers.has('content-type')) headers.set('content-type', type)
   const raw: string[] = []
   for (const [name, value] of headers) if (!DROPPED.has(name)) raw.push(name, value)
   if (!headers.has('accept')) raw.push('accept', '*/*')
   if (!headers.has('user-agent')) raw.push('user-agent', 'evenkeel')
   return raw
+}
+
+/** The platform's errors quote the header they refuse, and that may be a key. */
+function unquoted<T>(make: () => T): T {
+  try {
+    return make()
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw error
+    throw new TypeError(error.message.replace(/".*"/s, 'a header'))
+  }
 }

@@ -41,9 +41,10 @@ export function pathOf(input: string | URL | Request, host: FaceHost): string {
   try {
     url = new URL(text)
   } catch {
-    if (/^[a-z][a-z0-9+.-]*:/i.test(text)) throw new TypeError('Failed to parse URL')
-    url = new URL(text, 'http://backend/')
-    return url.pathname + url.search
+    // Not the platform's error: it holds what it could not parse, query and all.
+    const relative = /^[a-z][a-z0-9+.-]*:/i.test(text) ? null : URL.parse(text, 'http://backend/')
+    if (relative === null) throw new TypeError('Failed to parse URL')
+    return relative.pathname + relative.search
   }
   if (url.protocol !== 'http:' && url.protocol !== 'https:') throw new TypeError(`unknown scheme ${url.protocol}`)
   host.checkOrigin(url.origin)

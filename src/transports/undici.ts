@@ -15,7 +15,7 @@ import type {
 import { CONNECTION_DEFAULTS } from '../core/options.ts'
 import { Lane, type LaneConnection, type LaneRequest } from './lane.ts'
 import { asError, Upload } from './upload.ts'
-import { codeOf, headersOf, type Parsed, rawOf } from './wire.ts'
+import { codeOf, headersOf, type Parsed, rawOf, withoutData } from './wire.ts'
 
 export interface UndiciTransportOptions {
   /** Most connections per backend; default 256. */
@@ -369,7 +369,7 @@ class Exchange implements LaneRequest<Connection>, Dispatcher.DispatchHandler, R
   #fail(error: Error): void {
     if (this.#over) return
     const failure = this.#failureOf(
-      this.#upload?.error ?? error,
+      this.#upload?.error ?? withoutData(error),
       this.#upload?.error === undefined ? codeOf(error) : 'REQUEST_BODY',
     )
     this.#failure = failure

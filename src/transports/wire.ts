@@ -33,3 +33,9 @@ export function codeOf(error: Error): string {
   if (error instanceof AggregateError && error.errors[0] instanceof Error) return codeOf(error.errors[0])
   return ''
 }
+
+/** undici's parser leaves what it could not read in its error, and that may repeat what was sent: it is not to end up in a log. */
+export function withoutData(error: Error): Error {
+  if (error.name === 'HTTPParserError' && 'data' in error) delete error.data
+  return error
+}
