@@ -3,9 +3,11 @@ import { readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, test } from 'vitest'
+import { cachedEnv } from './support/compile-cache.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const run = promisify(execFile)
+const env = cachedEnv()
 
 /** What each example must say. */
 const SAID: Readonly<Record<string, readonly (string | RegExp)[]>> = {
@@ -41,7 +43,7 @@ describe('examples', () => {
   test.each(examples)('%s tells its story and ends by itself', async (name) => {
     const args = ['--disable-warning=ExperimentalWarning', '--import', './scripts/from-source.mjs', `examples/${name}`]
     // Rejects when the exit code is not 0, or when it has not ended in time.
-    const { stdout, stderr } = await run(process.execPath, args, { cwd: ROOT, timeout: 20_000 })
+    const { stdout, stderr } = await run(process.execPath, args, { cwd: ROOT, env, timeout: 20_000 })
     for (const words of SAID[name] ?? []) expect(stdout).toMatch(words)
     expect(stderr).toBe('')
   })
