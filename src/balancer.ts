@@ -1,58 +1,18 @@
-// Longer than a file should be: everything a balancer does in one place, updates, revisions and following sources included.
-import type { BackendRecord } from './core/backend.ts'
-import { type CallOptions, type FaceHost, LiveCall, type Route, type Sending } from './core/call.ts'
+import { type CallOptions, type FaceHost, LiveCall, type Sending } from './core/call.ts'
 import { CallList } from './core/call-list.ts'
-import type {
-  BalancerRequest,
-  BalancerResponse,
-  Clock,
-  Endpoint,
-  Lease,
-  Random,
-  Source,
-  Stop,
-  Transport,
-} from './core/contracts.ts'
+import type { BalancerRequest, BalancerResponse, Clock, Lease, Random, Source, Stop } from './core/contracts.ts'
 import { Deadline, Deadlines } from './core/deadlines.ts'
 import { BalancerError } from './core/errors.ts'
 import { callOf, type Explanation, explain } from './core/explain.ts'
 import { LiveLease } from './core/lease.ts'
 import type { BalancerOptions } from './core/options.ts'
-import { Pool } from './core/pool.ts'
-import type { PoolHost, PoolParts } from './core/pool-parts.ts'
-import type { ResolvedOptions } from './core/resolved.ts'
-import { type ConfigChange, type Revision, Revisions, reloadError } from './core/revisions.ts'
+import { type BalancerPlan, bufferBytesIn, checkOrigin, type PoolPlan, poolIn, routed } from './core/plan.ts'
+import { Pools } from './core/pools.ts'
+import { type Revision, Revisions } from './core/revisions.ts'
 import { Secret } from './core/secret.ts'
+import { Sources } from './core/sources.ts'
 import { type BalancerStats, statsOf, type UpdateStats } from './core/stats.ts'
 import { type BalancerEvents, Events } from './events.ts'
-
-/** A configuration turned into parts. Whoever makes it hands back the same objects for what did not change. */
-export interface BalancerPlan {
-  readonly name: string
-  readonly origins: readonly string[] | undefined
-  readonly route: Route | undefined
-  readonly pools: readonly PoolPlan[]
-  /** What it was made from. */
-  readonly options: ResolvedOptions
-  /** Both for the `Revision` that it may become. */
-  hash(): string
-  changesSince(earlier: BalancerPlan): readonly ConfigChange[]
-  /** A new plan of the same configuration. */
-  readonly again: () => BalancerPlan
-  /** Every value of a configured header. */
-  readonly secrets: readonly Secret[]
-  /** To be called once the plan is in force. */
-  kept(): void
-}
-
-export interface PoolPlan {
-  readonly name: string
-  readonly endpoints: readonly Endpoint[]
-  readonly parts: PoolParts
-  readonly totalMs: number
-  readonly leaseMs: number
-  readonly bufferBytes: number
-}
 
 export interface CloseOptions {
   /** How long calls under way may take to finish, ms; default 0: they are cancelled now. */
@@ -76,14 +36,13 @@ export class Balancer<Fetch, Request> {
   readonly #clock: Clock
   readonly #deadlines: Deadlines
   readonly #events = new Events()
-  readonly #host: PoolHost
+  readonly #pools: Pools
+  readonly #sources: Sources<BalancerOptions>
   readonly #planOf: (options: BalancerOptions) => BalancerPlan
   readonly #calls = new CallList()
   readonly #errors = new WeakMap<object, LiveCall>()
   readonly #updates = { applied: 1, refused: 0 }
   readonly #revisions: Revisions<BalancerPlan>
-  readonly #followed = new Set<Stop>()
-  #pools: ReadonlyMap<string, Pool> = new Map()
   #plan: BalancerPlan
   #redaction: Redaction | undefined
   #closing: Promise<void> | undefined
@@ -106,14 +65,18 @@ export class Balancer<Fetch, Request> {
     this.#deadlines = new Deadlines(shared.clock)
     this.#planOf = planOf
     this.#revisions = new Revisions(shared.revisions)
-    this.#host = {
+    this.#pools = new Pools({
       clock: shared.clock,
       random: shared.random,
       deadlines: this.#deadlines,
       emit: (event, ...details) => this.#events.tell(event, details),
       over: (call) => this.#over(call),
       met: (error, call) => this.#met(error, call),
-    }
+    })
+    this.#sources = new Sources({
+      install: (read, source) => this.#install(() => this.#planOf(read()), source),
+      tell: (event, error) => this.#events.tell(event, [error]),
+    })
     this.#closed = new Promise((_, reject) => {
       this.#endWaits = () => reject(closed(this.name))
     })
@@ -122,8 +85,8 @@ export class Balancer<Fetch, Request> {
     this.#apply(this.#plan, 'start')
     const { fetch, request } = faces({
       send: (outgoing, callOptions) => this.send(outgoing, callOptions),
-      bufferBytes: (pool) => this.#bufferBytes(pool),
-      checkOrigin: (origin) => this.#checkOrigin(origin),
+      bufferBytes: (pool) => bufferBytesIn(this.#plan, pool),
+      checkOrigin: (origin) => checkOrigin(this.#plan, origin),
     })
     this.fetch = fetch
     this.request = request
@@ -135,7 +98,7 @@ export class Balancer<Fetch, Request> {
 
   /** Resolves when every active check has a verdict on every backend (at once without checks); rejects on close. */
   async ready(): Promise<void> {
-    await Promise.race([this.#closed, Promise.all([...this.#pools.values()].map(({ watchers }) => watchers.ready()))])
+    await Promise.race([this.#closed, Promise.all(this.#pools.all.map(({ watchers }) => watchers.ready()))])
   }
 
   /**
@@ -155,7 +118,7 @@ export class Balancer<Fetch, Request> {
       this.#calls.add(call)
       return { call, response: this.#runLater(call, request, options, name) }
     }
-    const plan = this.#planned(name)
+    const plan = poolIn(this.#plan, name)
     this.#calls.add(call)
     return { call, response: this.#run(call, request, options, plan) }
   }
@@ -167,10 +130,10 @@ export class Balancer<Fetch, Request> {
    */
   acquire(options: AcquireOptions = {}): Lease {
     if (this.#closing !== undefined) throw closed(this.name)
-    const plan = this.#planned(options.pool)
+    const plan = poolIn(this.#plan, options.pool)
     const call = new LiveCall(NO_REQUEST, options, this.#clock.now()).route(plan.name, 0)
     call.owner = this
-    const pool = this.#pools.get(plan.name)!
+    const pool = this.#pools.get(plan.name)
     pool.totals.calls++
     this.#calls.add(call)
     try {
@@ -191,7 +154,7 @@ export class Balancer<Fetch, Request> {
 
   /** Numbers of this moment, plain data. */
   stats(): BalancerStats {
-    return { name: this.name, pools: Object.fromEntries([...this.#pools].map(([name, pool]) => [name, statsOf(pool)])) }
+    return { name: this.name, pools: Object.fromEntries(this.#pools.all.map((pool) => [pool.name, statsOf(pool)])) }
   }
 
   /** How often the configuration was changed, or not. */
@@ -222,40 +185,7 @@ export class Balancer<Fetch, Request> {
    */
   follow(source: Source<BalancerOptions>): Stop {
     if (this.#closing !== undefined) throw closed(this.name)
-    const { name } = source
-    let isOver = false
-    const install = (planned: () => BalancerPlan): void => {
-      if (isOver) return // not every source heeds its stop
-      try {
-        this.#install(planned, name)
-      } catch (error) {
-        this.#events.tell('reloadFailed', [reloadError(name, error)])
-      }
-    }
-    let unsubscribe: Stop
-    try {
-      unsubscribe = source.subscribe(
-        (options) => install(() => this.#planOf(options)),
-        (error) =>
-          install(() => {
-            throw error
-          }),
-      )
-    } catch (cause) {
-      isOver = true
-      throw new BalancerError('CONFIG', `subscribe of the source ${name} threw`, { cause })
-    }
-    const stop = (): void => {
-      if (isOver) return
-      isOver = true
-      this.#followed.delete(stop)
-      try {
-        unsubscribe()
-      } catch (cause) {
-        this.#events.tell('warning', [new BalancerError('CONFIG', `stop of the source ${name} threw`, { cause })])
-      }
-    }
-    this.#followed.add(stop)
+    const stop = this.#sources.follow(source)
     if (this.#closing !== undefined) stop() // what it brought at once made somebody close
     return stop
   }
@@ -277,7 +207,7 @@ export class Balancer<Fetch, Request> {
    * kept, and of every backend there is. As lines of the log have it.
    */
   redact(text: string): string {
-    const pools = [...this.#pools.values()]
+    const pools = this.#pools.all
     const from = [this.#revisions.current, ...pools.map(({ records }) => records)]
     const known = this.#redaction
     if (known?.from.length === from.length && from.every((source, place) => source === known.from[place])) {
@@ -294,19 +224,18 @@ export class Balancer<Fetch, Request> {
 
   /** No new requests for this backend, in every pool that has it; resolves when nothing is in flight on it. */
   async drain(id: string): Promise<void> {
-    const found = this.#named(id)
-    for (const { pool, record } of found) pool.block(record, { by: 'drain', hard: true })
-    await Promise.all(found.map(({ record }) => new Promise<void>((resolve) => record.whenIdle(resolve))))
+    const records = this.#pools.block(id, 'drain')
+    await Promise.all(records.map((record) => new Promise<void>((resolve) => record.whenIdle(resolve))))
   }
 
   /** As `drain`, but for an operator's own reasons, and without waiting. */
   disable(id: string): void {
-    for (const { pool, record } of this.#named(id)) pool.block(record, { by: 'operator', hard: true })
+    this.#pools.block(id, 'operator')
   }
 
   /** Takes `drain` and `disable` back. */
   enable(id: string): void {
-    for (const { pool, record } of this.#named(id)) for (const by of ['drain', 'operator']) pool.unblock(record, by)
+    this.#pools.unblock(id, ['drain', 'operator'])
   }
 
   /** Takes no more calls, lets those under way finish for `drainMs`, cancels the rest, closes every connection. */
@@ -350,7 +279,8 @@ export class Balancer<Fetch, Request> {
       })
       late.set(timeoutMs, call.startMs)
       call.onEnd(() => late.clear())
-      plan = this.#planned(await Promise.race([name, canceled]))
+      const named = await Promise.race([name, canceled]) // first, for an update may come meanwhile
+      plan = poolIn(this.#plan, named)
     } catch (error) {
       call.answered = true
       this.#over(call)
@@ -360,7 +290,7 @@ export class Balancer<Fetch, Request> {
   }
 
   #run(call: LiveCall, request: BalancerRequest, options: CallOptions, plan: PoolPlan): Promise<BalancerResponse> {
-    const pool = this.#pools.get(plan.name)!
+    const pool = this.#pools.get(plan.name)
     pool.totals.calls++
     call.route(plan.name, options.timeoutMs ?? plan.totalMs)
     return started(() => pool.handle(call, request)).then(
@@ -406,29 +336,12 @@ export class Balancer<Fetch, Request> {
     // A part counts by its name alone in the hash: that it is another one only the changes say.
     const isSame = changes.length === 0 && restores === undefined && hash === this.#revisions.all.at(-1)?.hash
     const said = { hash, timeMs: this.#clock.wall?.(), origin, restores, changes }
-    const pools = new Map<string, Pool>()
-    const prepared: ReturnType<Pool['prepare']>[] = []
-    try {
-      for (const { name, parts, endpoints } of plan.pools) {
-        const pool = this.#pools.get(name) ?? new Pool(name, this.#host)
-        pools.set(name, pool)
-        prepared.push(pool.prepare(parts, endpoints))
-      }
-    } catch (error) {
-      for (const { abandon } of prepared) abandon()
-      throw error
-    }
-    const gone = [...this.#pools.values()].filter((pool) => !pools.has(pool.name))
-    this.#pools = pools
+    const commit = this.#pools.prepare(plan.pools)
     this.#plan = plan
     // Listeners hear of it when all of it is done: one that updates again must not meet half a change.
     this.#events.hold()
     try {
-      for (const { commit } of prepared) commit()
-      for (const pool of gone) {
-        pool.apply([])
-        pool.close()
-      }
+      commit()
       plan.kept()
       if (!isSame) this.#events.tell('configured', [this.#revisions.add(said, plan)])
     } finally {
@@ -436,39 +349,9 @@ export class Balancer<Fetch, Request> {
     }
   }
 
-  #planned(name: string | undefined): PoolPlan {
-    const { pools } = this.#plan
-    const found = name === undefined ? pools[0] : pools.find((pool) => pool.name === name)
-    if (found !== undefined) return found
-    const known = pools.map((pool) => pool.name).join(', ')
-    throw new BalancerError('CONFIG', `no pool is named ${JSON.stringify(name)}; there are: ${known}`)
-  }
-
-  #named(id: string): readonly { readonly pool: Pool; readonly record: BackendRecord }[] {
-    const found = [...this.#pools.values()].flatMap((pool) =>
-      pool.records.filter((record) => record.id === id).map((record) => ({ pool, record })),
-    )
-    if (found.length > 0) return found
-    const known = [...this.#pools.values()].flatMap((pool) => pool.records.map((record) => record.id))
-    throw new BalancerError('CONFIG', `no backend is named ${JSON.stringify(id)}; there are: ${known.join(', ')}`)
-  }
-
-  /** Before a route has spoken the body is kept as for the most generous pool. */
-  #bufferBytes(pool: string | undefined): number {
-    const { pools, route } = this.#plan
-    if (pool === undefined && route !== undefined) return Math.max(...pools.map(({ bufferBytes }) => bufferBytes))
-    return this.#planned(pool).bufferBytes
-  }
-
-  #checkOrigin(origin: string): void {
-    const { origins } = this.#plan
-    if (origins === undefined || origins.includes(origin)) return
-    throw new BalancerError('CONFIG', `fetch of ${origin} refused: origins allows ${origins.join(', ') || 'none'}`)
-  }
-
   async #close(drainMs: number): Promise<void> {
     this.#endWaits()
-    for (const stop of this.#followed) stop()
+    this.#sources.stop()
     if (this.#calls.size > 0 && drainMs > 0) {
       await new Promise<void>((resolve) => {
         const stop = this.#clock.after(drainMs, resolve, true) // somebody waits for it
@@ -479,31 +362,13 @@ export class Balancer<Fetch, Request> {
       })
     }
     for (const call of this.#calls.all()) call.cancel(closed(this.name))
-    const transports = new Set<Transport>()
-    for (const pool of this.#pools.values()) {
-      pool.close()
-      transports.add(pool.transport)
-    }
     try {
-      await Promise.all([...transports].map(async (transport) => transport.close?.()))
+      await this.#pools.close()
     } finally {
       this.#deadlines.close()
       this.#events.tell('closed', [])
       this.#events.removeAllListeners()
     }
-  }
-}
-
-/** What a route throws or rejects with is told as what it is. */
-function routed(route: Route, request: BalancerRequest): string | Promise<string> {
-  const failed = (cause: unknown): never => {
-    throw new BalancerError('CONFIG', 'route failed', { cause })
-  }
-  try {
-    const name = route(request)
-    return typeof name === 'object' ? Promise.resolve(name).catch(failed) : name
-  } catch (error) {
-    return failed(error)
   }
 }
 

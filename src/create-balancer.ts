@@ -1,4 +1,4 @@
-import { Balancer, type BalancerPlan } from './balancer.ts'
+import { Balancer } from './balancer.ts'
 import { changesBetween, hashOf } from './config/changes.ts'
 import { resolveOptions } from './config/schema.ts'
 import { statusRanges } from './config/status.ts'
@@ -7,6 +7,7 @@ import type { Policy, Probe, Sink, Strategy, Transport, Watcher } from './core/c
 import { isDeepEqual } from './core/equal.ts'
 import type { BalancerOptions } from './core/options.ts'
 import { classesWith } from './core/outcome.ts'
+import type { BalancerPlan } from './core/plan.ts'
 import type { PoolParts } from './core/pool-parts.ts'
 import { systemRandom } from './core/random.ts'
 import type { ResolvedOptions, ResolvedPool, ResolvedSettings } from './core/resolved.ts'

@@ -46,7 +46,7 @@ describe('the error', () => {
       '12 things are wrong with the configuration:',
       '  retry.maxMs: expected at least 4, which is retry.baseMs, found 3',
       '  retry.attempts: expected a whole number >= 1 and <= 100, found 0',
-      '  backends[0].weight: expected a number >= 0, found -1',
+      '  backends[0].weight: expected a number >= 0 and <= 1000000000, found -1',
       '  backends[0].url: expected an http: or https: URL, such as http://127.0.0.1:3000, found "x:y"',
       '  backends[2]: expected a URL as a string, or an object with a url, found 7',
       '  backends[3].id: expected an id of its own within the pool, found duplicate id "127.0.0.1:3001" (also backends[1])',

@@ -99,7 +99,7 @@ describe('something wrong', () => {
     ['backends = []', '', '1:1: backends: expected at least 1 of them, found an array of 0'],
     ['[[backends]]\nid = "a"', '', '1:3: backends[0].url: expected a URL, found nothing'],
     [`settings = 5\n${TWO}`, '', '1:1: settings: expected a table, found 5'],
-    [`pools = 5`, '', '1:1: pools: expected an object of pools by name, found 5'],
+    [`pools = 5`, '', '1:1: pools: expected a table of pools by name, found 5'],
     [`${TWO}[settings.retry]\nbase = 5`, '', '3:1: settings.retry.base: expected a duration such as'],
     [`${TWO}[settings.undici.tls]\nca = 1`, undefined, ''],
     [`${TWO}[settings]\nroute = "a"`, '', '3:1: settings.route: expected one of'],
@@ -263,4 +263,43 @@ describe('a warning', () => {
       "7:1: users.b.token: expected a token of its own, found another user's",
     ])
   })
+})
+
+describe('what no file can hold is not offered', () => {
+  const strategyOf = async (text: string): Promise<readonly string[]> =>
+    complaintsOf(`${TWO}[settings]\nstrategy = ${text}\n`)
+
+  test.each([
+    ['{ name = "smart", choices = 2 }', 'expected nothing beside name: this one has no settings'],
+    ['{ name = "thompson", choices = 2 }', 'expected one of name, value, latency_cost, discount, decay, prior'],
+    ['{ name = "thompson", prior = 1 }', 'expected "trusted", found'],
+    [
+      '{ name = "maglev" }',
+      'expected what to hash: "call", "ip", "path", "header:NAME" (any but host), "cookie:NAME", found',
+    ],
+    ['5', '"thompson" or such a name with settings, found'],
+  ])('with strategy = %s', async (text, complaint) => {
+    expect(await strategyOf(text)).toEqual([expect.stringContaining(complaint)])
+  })
+
+  test('and what is an object in code is a table', async () => {
+    const text = `${TWO}[settings]\nbreaker = true\nretry = 5\n`
+    expect(await complaintsOf(text)).toEqual([
+      '3:1: settings.breaker: expected a table (an empty one = the defaults), or false, found true',
+      expect.stringContaining('4:1: settings.retry: expected a table, found'),
+    ])
+  })
+})
+
+test('failover within failover is not offered', async () => {
+  const [complaint] = await complaintsOf(`${TWO}[settings]\nstrategy = { name = "failover", strategy = "nope" }\n`)
+  expect(complaint).toContain('settings.strategy.strategy: expected "auto"')
+  expect(complaint).not.toContain('failover"')
+})
+
+test('sections within a table are told where they belong', async () => {
+  expect(await complaintsOf(`[settings]\nname = "x"\n${TWO}`)).toEqual([
+    expect.stringContaining('expected backends, pools or models'),
+    '3:1: settings.backends: expected backends at the top of the file, above the first table, found one within a table',
+  ])
 })

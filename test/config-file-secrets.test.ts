@@ -51,7 +51,8 @@ describe('a string', () => {
     [`\${}`, 'found another form'],
     [`\${env:NAME`, 'found another form'],
     [`\${vault:NAME}`, 'found another form'],
-    [`\${file:missing}`, 'a regular file of at most 64 KiB that can be read, found none'],
+    [`\${file:missing}`, 'the file "missing" to be a regular one of at most 64 KiB that can be read, found none'],
+    [`\${file:keys/sk4711abcdefghij}`, 'expected a file to be a regular one'],
     [`\${file:.}`, 'that can be read, found something else'],
     [`\${file:/dev/zero}`, 'that can be read, found something else'],
   ])('of %j is refused', async (text, complaint) => {

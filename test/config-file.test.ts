@@ -1,8 +1,17 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { BalancerError, createBalancer } from 'evenkeel'
-import { type Config, type ConfigTables, configOf, issueText, loadConfig, parseConfig } from 'evenkeel/config'
+import {
+  type Config,
+  type ConfigTables,
+  configOf,
+  issueText,
+  loadConfig,
+  parseConfig,
+  watchConfig,
+} from 'evenkeel/config'
 import { describe, expect, expectTypeOf, onTestFinished, test } from 'vitest'
 import { refusedFile } from './support/config-files.ts'
 import { upstream } from './support/upstreams.ts'
@@ -173,6 +182,24 @@ describe('other forms', () => {
     expect((await configOf(tables)).options).toEqual(options)
   })
 
+  test('a file: URL is a path', async () => {
+    const url = pathToFileURL(join(folder({ 'a b.json': JSON.stringify(tables) }), 'a b.json'))
+    expect((await loadConfig(url)).options).toEqual(options)
+    expect(watchConfig(url).name).toBe('file')
+  })
+
+  test.each([
+    [new URL('https://a.test/lb.toml'), 'a URL'],
+    [undefined, 'undefined'],
+    [5, '5'],
+  ])('%s is none', async (file, found) => {
+    await expect(loadConfig(file as never)).rejects.toMatchObject({
+      code: 'CONFIG',
+      message: `1 thing is wrong with the configuration:\n  the file: expected a path or a file: URL, found ${found}`,
+    })
+    expect(() => watchConfig(file as never)).toThrow(expect.objectContaining({ code: 'CONFIG' }))
+  })
+
   test('plain data is typed', () => {
     expectTypeOf(tables).toExtend<ConfigTables>()
     expectTypeOf<NonNullable<ConfigTables['settings']>['max_retries']>().toEqualTypeOf<number | undefined>()
@@ -181,6 +208,19 @@ describe('other forms', () => {
     void ({ settings: { timeouts: { totalMs: 1 } } } satisfies ConfigTables)
     // @ts-expect-error: no file can hold a function
     void ({ settings: { route: () => 'a' } } satisfies ConfigTables)
+    // @ts-expect-error: nor what becomes of its log
+    void ({ settings: { log: { requests: true } } } satisfies ConfigTables)
+    void ({ settings: { strategy: { name: 'ring-hash', key: 'header:x-user', min_size: 1 } } } satisfies ConfigTables)
+    void ({ settings: { strategy: { name: 'failover', strategy: 'p2c' } } } satisfies ConfigTables)
+    void ({ settings: { strategy: { name: 'prequal', max_age: '1s' } } } satisfies ConfigTables)
+    void ({ backends: [{ url: 'http://a', headers: { 'x-key': '1' }, meta: { mine: 1 } }] } satisfies ConfigTables)
+    void ({
+      settings: { undici: { tls: { ca: 'x' } }, classes: { 'client-error': { retry: 'never' } } },
+    } satisfies ConfigTables)
+    // @ts-expect-error: misspelt
+    void ({ settings: { strategy: { name: 'ring-hash', key: 'path', minimum: 1 } } } satisfies ConfigTables)
+    // @ts-expect-error: a function
+    void ({ settings: { strategy: { name: 'ring-hash', key: () => 'a' } } } satisfies ConfigTables)
   })
 
   test('are refused when they cannot be read', async () => {
@@ -190,6 +230,8 @@ describe('other forms', () => {
       'a.toml': TWO,
     })
     mkdirSync(join(path, 'directory'))
+    writeFileSync(join(path, 'utf16.toml'), Buffer.from(`\ufeff${TWO}`, 'utf16le'))
+    writeFileSync(join(path, 'latin1.toml'), Buffer.from(`${TWO}# caf\u00e9`, 'latin1'))
     const refused = async (name: string): Promise<string> => {
       const error = await loadConfig(join(path, name)).catch((it: unknown) => it)
       if (!(error instanceof BalancerError)) throw error
@@ -200,6 +242,8 @@ describe('other forms', () => {
     expect(await refused('none.toml')).toMatch(
       /1 thing is wrong with \/none.toml:\n.*1 MiB that can be read, found none$/,
     )
+    expect(await refused('utf16.toml')).toContain('found a text that is not UTF-8')
+    expect(await refused('latin1.toml')).toContain('found a text that is not UTF-8')
     expect(await refused('big.toml')).toContain('found 1048577 bytes')
     expect(await refused('directory')).toContain('found something else')
     expect(await refused('a.json')).toBe(

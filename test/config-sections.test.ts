@@ -16,6 +16,7 @@ const shiftedSpan = `a number > 0 and <= ${MOST_SHIFTED}`
 const shiftedTime = `ms >= 0 and <= ${MOST_SHIFTED}`
 const least0 = 'a whole number >= 0'
 const least1 = 'a whole number >= 1'
+const path = "a path that starts with '/', in ASCII without spaces and '#'"
 const section = 'an object ({} = the defaults), or false'
 
 /** A setting, a value it does not take, and what is said about it, word for word. */
@@ -23,8 +24,8 @@ const rows: readonly (readonly [path: string, value: unknown, expected: string, 
   ['health.active', true, section, 'true'],
   ['health.active.type', 'udp', '"http", "tcp" or "grpc"', '"udp"'],
   ['health.active.probe', verb, 'a probe: an object with name, check', 'a function'],
-  ['health.active.path', 'up', "a path that starts with '/'", '"up"'],
-  ['health.active.path', '/u p?token=1', "a path that starts with '/'", 'a string of 12 characters'],
+  ['health.active.path', 'up', path, '"up"'],
+  ['health.active.path', '/u p?token=1', path, 'a string of 12 characters'],
   ['health.active.method', 'get', 'a method in capitals, such as GET', '"get"'],
   ['health.active.method', 'CONNECT', 'a method in capitals, such as GET', '"CONNECT"'],
   ['health.active.headers', 'x: y', 'an object of header names and values', 'a string of 4 characters'],

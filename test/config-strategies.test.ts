@@ -26,7 +26,7 @@ import type { ResolvedSettings } from '../src/core/resolved.ts'
 import { byName } from '../src/strategies/by-name.ts'
 import { A, complaints, resolve, setting, verb } from './config-rows.ts'
 
-const KEY = 'what to hash: "call", "ip", "path", "header:NAME", "cookie:NAME" or a function'
+const KEY = 'what to hash: "call", "ip", "path", "header:NAME" (any but host), "cookie:NAME" or a function'
 const HASHING = ['ring-hash', 'maglev', 'rendezvous', 'jump'] as const
 const own = (name: string, more: object = {}): Strategy => ({ name, start: () => ({ build: () => verb }), ...more })
 const strategyOf = (options: object): ResolvedSettings['strategy'] =>
@@ -196,8 +196,23 @@ test('factories and the configuration refuse the same keys and settings', () => 
   }
   for (const [name, make] of Object.entries(factories)) {
     expect(() => make()).toThrow(`${name}: key: expected what to hash: 'call', 'ip', 'path', 'header:NAME'`)
-    const good = ['call', 'ip', 'path', 'header:X-User', 'cookie:sid', verb]
-    const bad = [undefined, null, '', 'header', 'header:', 'cookie:a;b', 'cookie:a=b', 'query:x', 'IP', ' ip', 1, {}]
+    const good = ['call', 'ip', 'path', 'header:X-User', 'header:hostname', 'cookie:host', verb]
+    const bad = [
+      undefined,
+      null,
+      '',
+      'header',
+      'header:',
+      'cookie:a;b',
+      'cookie:a=b',
+      'query:x',
+      'header:host',
+      'header:HOST',
+      'IP',
+      ' ip',
+      1,
+      {},
+    ]
     for (const key of [...good, ...bad]) {
       expect(
         refusedBy(() => make({ key })),

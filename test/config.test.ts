@@ -106,6 +106,7 @@ describe('a backend', () => {
         [{ weight: -1 }, 'weight', least, '-1'],
         [{ weight: Number.NaN }, 'weight', least, 'NaN'],
         [{ weight: Infinity }, 'weight', least, 'Infinity'],
+        [{ weight: 1e308 }, 'weight', 'a number >= 0 and <= 1000000000', '1e+308'],
         [{ weight: '1' }, 'weight', least, '"1"'],
         [{ weight: null }, 'weight', least, 'null'],
         [{ weight: verb }, 'weight', least, 'a function'],
@@ -136,6 +137,7 @@ describe('a backend', () => {
         [{ headers: { a: 'ｘ' } }, 'headers.a', 'latin1', 'a string of 1 character'],
       ].map(([rest, path, ...texts]) => [endpoint(rest), `backends[0].${path}`, ...texts] as unknown as Row),
     )
+    resolve(endpoint({ weight: 1e9 }))
     resolve(endpoint({ weight: 0, priority: 0, maxInflight: 1, zone: '', tags: [], headers: { 'x-a': '' }, meta: {} }))
   })
 

@@ -4,7 +4,7 @@ import { answeredBy } from '../core/call.ts'
 import type { Backend, BalancerResponse, Call, Wanted } from '../core/contracts.ts'
 import { cookies, withoutCookie } from '../core/cookies.ts'
 import { BalancerError, type ConfigIssue } from '../core/errors.ts'
-import { isToken } from '../core/spelling.ts'
+import { isToken, seemsSecret } from '../core/spelling.ts'
 
 export interface AffinityOptions {
   /** Name of the cookie; default 'evenkeel'. */
@@ -145,6 +145,8 @@ function bytesOf(secret: string | Uint8Array): Uint8Array {
 }
 
 function kindOf(value: unknown): string {
+  if (value === undefined) return 'nothing'
+  if (Array.isArray(value)) return `a list of ${value.length}`
   return value === null ? 'null' : `a value of type ${typeof value}`
 }
 
@@ -169,8 +171,9 @@ function issuesOf(options: AffinityOptions): readonly ConfigIssue[] {
   }
   const { cookie: name = 'evenkeel', secret, whenOut, maxAgeS, path, sameSite, secure = 'auto' } = options
   for (const key of Object.keys(options)) {
-    if (!KEYS.includes(key))
-      issues.push({ path: `affinity.${key}`, expected: `one of ${KEYS.join(', ')}`, found: 'an unknown key' })
+    if (KEYS.includes(key)) continue
+    const path = `affinity.${seemsSecret(key) ? '…' : key}`
+    issues.push({ path, expected: `one of ${KEYS.join(', ')}`, found: 'an unknown key' })
   }
   const isName = typeof name === 'string' && isToken(name)
   expect(isName, '.cookie', "a name of letters, digits and -_.~!#$%&'*+^`|", name)

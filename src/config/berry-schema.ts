@@ -1,10 +1,11 @@
 /** What the tables of a Berry API file may hold. Their rules are those of its documentation, for settings too. */
 import { z } from 'zod'
-import { urlComplaint, wordsText } from './fields.ts'
+import { urlComplaint } from './fields.ts'
 import type { Finding } from './issues.ts'
 import type { JsonSchema } from './json-schema.ts'
-import { findingsOf } from './schema.ts'
+import { flag, number, oneOf, share } from './shapes.ts'
 import type { BerryTables } from './tables.ts'
+import { findingsOf } from './zod-issues.ts'
 
 type Known = Readonly<Record<string, z.ZodType>>
 type Optional<Fields> = {
@@ -24,17 +25,9 @@ function text(expected: string, pattern: RegExp) {
   return z.string(expected).regex(pattern, expected).describe(expected)
 }
 
-function number(expected: string, test: (value: number) => boolean) {
-  return z.number(expected).refine(test, expected).describe(expected)
-}
-
 function whole(least: number, most: number) {
   const expected = `a whole number from ${least} to ${most}`
   return number(expected, (value) => Number.isInteger(value) && value >= least && value <= most)
-}
-
-function oneOf<const Word extends string>(words: readonly Word[]) {
-  return z.enum(words, wordsText(words))
 }
 
 function list<Element extends z.ZodType>(element: Element, expected: string) {
@@ -42,13 +35,11 @@ function list<Element extends z.ZodType>(element: Element, expected: string) {
 }
 
 const DAY_SECONDS = 86_400
-const flag = z.boolean('true or false')
 const word = text('a string that is not empty', /./s)
 const tags = list(text('a tag without spaces', /^[^ ]+$/), 'an array of tags')
 const seconds = number('seconds > 0, at most a day', (value) => value > 0 && value <= DAY_SECONDS)
 const timeout = number('seconds from 1 to 300', (value) => value >= 1 && value <= 300)
 const retries = whole(0, 10)
-const share = number('a number from 0 to 1', (value) => value >= 0 && value <= 1)
 const some = whole(1, 1_000_000_000)
 
 const baseUrl = z.string('a URL').check(({ value, issues }) => {

@@ -2,7 +2,7 @@
 
 import { isServed, isUsed } from './berry.ts'
 import type { Finding } from './issues.ts'
-import { type Table, tableAt } from './plain.ts'
+import { type Table, tableAt, textOf } from './plain.ts'
 import { modelNames } from './users.ts'
 
 const IDLE: Readonly<Record<string, string>> = {
@@ -52,7 +52,7 @@ function ofModel(root: Table, id: string): readonly Finding[] {
 }
 
 function tagsText(tags: unknown): string {
-  return Array.isArray(tags) ? [...new Set(tags.map(String))].sort().join(' ') : ''
+  return Array.isArray(tags) ? [...new Set(tags.map(textOf))].sort().join(' ') : ''
 }
 
 function ofUsers(root: Table): readonly Finding[] {

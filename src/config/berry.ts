@@ -5,7 +5,7 @@ import { addBerryDefaults, usualAttempts } from './berry-settings.ts'
 import { Draft } from './draft.ts'
 import { urlComplaint } from './fields.ts'
 import { isPlain, type Path } from './issues.ts'
-import { type Table, tableAt } from './plain.ts'
+import { type Table, tableAt, textOf } from './plain.ts'
 import type { Origins } from './spelling.ts'
 
 /** Berry's strategies in evenkeel's words; every other name is one of evenkeel's. */
@@ -65,7 +65,7 @@ function addStrategy(own: Draft, common: Draft, path: Path): void {
 /** Each provider says how often its requests are repeated, or means the usual: the most wins. */
 function addRetries(own: Draft, common: Draft, root: Table, used: readonly Table[]): void {
   if (own.says(['retry', 'attempts'])) return
-  const all = used.map((backend) => ({ id: String(backend.provider), retries: providerOf(root, backend).max_retries }))
+  const all = used.map((backend) => ({ id: textOf(backend.provider), retries: providerOf(root, backend).max_retries }))
   const said = all.filter((it): it is { id: string; retries: number } => typeof it.retries === 'number')
   const [first] = said
   if (first === undefined) return
@@ -95,7 +95,7 @@ export function isUsed(root: Table, backend: unknown): backend is Table {
 function endpointOf(root: Table, backend: Table, option: Path, ids: Map<string, number>, origins: Origins): Table {
   const { provider: id, model, weight, priority, tags, billing_mode: billing } = backend
   const provider = providerOf(root, backend)
-  const place: Path = ['providers', String(id)]
+  const place: Path = ['providers', textOf(id)]
   origins.set([...option, 'url'], [...place, 'base_url'])
   origins.set([...option, 'headers'], [...place, 'headers'])
   origins.set([...option, 'timeouts'], [...place, 'timeout_seconds'])
@@ -107,7 +107,7 @@ function endpointOf(root: Table, backend: Table, option: Path, ids: Map<string, 
   }
   const ms = typeof provider.timeout_seconds === 'number' ? provider.timeout_seconds * 1_000 : undefined
   return {
-    id: uniqueId(encodeURI(`${id}/${model}`.toWellFormed()), ids),
+    id: uniqueId(encodeURI(`${textOf(id)}/${textOf(model)}`.toWellFormed()), ids),
     url: originUrl(provider.base_url),
     ...(weight === undefined ? {} : { weight }),
     ...(priority === undefined ? {} : { priority }),

@@ -79,7 +79,7 @@ export const DEFAULT_ROWS: readonly DefaultRow[] = [
   row(
     'health.slowStart.dwellMs',
     'ms',
-    'By success: how long each share lasts at least.',
+    'By success: how long each share lasts at least; without a failure five times as long at most, or 1 s.',
     'A burst of good answers is one good answer.',
   ),
   row(

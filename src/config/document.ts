@@ -7,16 +7,15 @@ import { addBerrySettings } from './berry-settings.ts'
 import { Draft } from './draft.ts'
 import { badPaths, type Finding, isPlain, type Path } from './issues.ts'
 import { type JsonSchema, propertiesOf } from './json-schema.ts'
-import { type Table, tableAt } from './plain.ts'
+import { type Table, tableAt, textOf } from './plain.ts'
 import { findingsIn, optionsJsonSchema } from './schema.ts'
-import { Origins, optionsOf, type Reading, unknownKey } from './spelling.ts'
+import { Origins, optionsOf, type Reading, SECTIONS, unknownKey } from './spelling.ts'
 import type { ModelConfig, UserConfig } from './tables.ts'
 import { usersOf } from './users.ts'
 import { inFileWords } from './wording.ts'
 
 /** What options may hold: made once, since it takes longer than all the rest of a load. */
 const OPTIONS = propertiesOf(optionsJsonSchema())!
-const SECTIONS = ['settings', 'backends', 'pools', 'providers', 'models', 'users']
 
 export interface Document {
   readonly options: BalancerOptions
@@ -41,7 +40,7 @@ export function read(tree: unknown): Document {
   const own = [...single, ...berryContradictions(root)]
   return {
     options: options as unknown as BalancerOptions,
-    models: servedModels(root).map((pool) => ({ pool, name: String(tableAt(tableAt(root, 'models'), pool).name) })),
+    models: servedModels(root).map((pool) => ({ pool, name: textOf(tableAt(tableAt(root, 'models'), pool).name) })),
     users: usersOf(root),
     findings: [...own, ...ofOptions(options, root, reading.origins, own)],
     origins: reading.origins,

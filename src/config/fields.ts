@@ -12,6 +12,8 @@ const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
 const TRANSPORT_HEADERS =
   /^(connection|transfer-encoding|content-length|keep-alive|upgrade|expect|te|trailer|proxy-connection)$/i
 
+export const PATH_TEXT = "a path that starts with '/', in ASCII without spaces and '#'"
+
 /** Origin-form, as a request line takes it. */
 export function isPath(value: string): boolean {
   return /^\/[\x21-\x7e]*$/.test(value) && !value.includes('#')

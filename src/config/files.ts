@@ -1,6 +1,7 @@
 /** Reads what a configuration consists of. */
 import { constants, type FileHandle, open } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 export const MOST_CONFIG_BYTES: number = 1024 * 1024
 export const MOST_VALUE_BYTES: number = 64 * 1024
@@ -20,6 +21,16 @@ export async function readText(path: string, mostBytes: number): Promise<Content
     return await contentsOf(handle, mostBytes)
   } finally {
     await handle.close()
+  }
+}
+
+/** The path that is meant; undefined for anything but a path or a `file:` URL. */
+export function filePath(file: string | URL): string | undefined {
+  if (typeof file === 'string') return file
+  try {
+    return fileURLToPath(file)
+  } catch {
+    return undefined
   }
 }
 
@@ -46,7 +57,16 @@ async function contentsOf(handle: FileHandle, mostBytes: number): Promise<Conten
     if (bytesRead === 0) break
   }
   const isOpen = process.platform !== 'win32' && (stat.mode & FOR_OTHERS) !== 0
-  return { text: buffer.toString('utf8', 0, length), isOpen }
+  return { text: utf8(buffer.subarray(0, length)), isOpen }
+}
+
+/** Without a byte-order mark. Another encoding, read as if it were this one, would be a key that is not quite the key. */
+function utf8(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
+  } catch {
+    throw new Error('a text that is not UTF-8')
+  }
 }
 
 function refused(error: NodeJS.ErrnoException): never {

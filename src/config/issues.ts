@@ -1,4 +1,5 @@
 import { BalancerError, type ConfigIssue } from '../core/errors.ts'
+import { seemsSecret } from '../core/spelling.ts'
 
 export type Path = readonly PropertyKey[]
 
@@ -10,22 +11,35 @@ export interface Finding {
   readonly found?: string | undefined
 }
 
+/** What is said of what throws when it is looked at, as a getter may. */
+export const UNREADABLE: Finding = { path: [], expected: 'an object that can be read', found: 'one that throws' }
+/** A message is for people: `issues` has them all. */
+const MOST_LISTED = 100
 const LONGEST = 60
+/** Nobody mistypes a longer word, nor one of more. */
+const LONGEST_WORD = 64
+const MOST_WORDS = 256
 /** Keys whose values are never shown. The first two hold nothing but such values. */
 const SECRET_SECTIONS: readonly PropertyKey[] = ['headers', 'tls']
-const SECRET_KEY = /key|token|secret|pass(?!ive)|pwd|bearer|credential(?!Ms$)|auth|cookie/i
+const SECRET_KEY = /key|token|secret|pass(?!ive)|pwd|bearer|credential|auth|cookie/i
+/** How long headers may take, and how long a refused credential is left alone, as options and files have it. */
+const TIMES = /^(timeouts\.headers|cooldown\.credential(Ms|_ms|_seconds)?)$/
 /** Characters that would let a value move the cursor or break the line of a log. */
 const CONTROL = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
 
 /** As in `backends[2].weight`; names that are no words are quoted: `pools["my.api"]`. The root is `options`. */
 export function pathText(path: Path): string {
-  let text = ''
-  for (const key of path) {
-    if (typeof key === 'number') text += `[${key}]`
-    else if (/^[A-Za-z_$][\w$-]{0,63}$/.test(String(key))) text += text === '' ? String(key) : `.${String(key)}`
-    else text += `[${quoted(String(key))}]`
-  }
-  return text || 'options'
+  const parts = path.map((key, depth) => {
+    if (typeof key === 'number') return `[${key}]`
+    if (/^[A-Za-z_$][\w$-]{0,63}$/.test(String(key))) return depth === 0 ? String(key) : `.${String(key)}`
+    return `[${quoted(String(key))}]`
+  })
+  return parts.join('') || 'options'
+}
+
+/** As `pathText`, for messages: a key that was pasted where a name belongs does not show. */
+export function placeText(path: Path): string {
+  return pathText(path.map((key) => (typeof key === 'string' && seemsSecret(key) ? '…' : key)))
 }
 
 /** Tells paths apart; `pathText` does not where it cuts long names. */
@@ -35,8 +49,15 @@ export function pathKey(path: Path): string {
 
 /** Knows the paths that were found wrong, and all within them. */
 export function badPaths(findings: readonly Finding[]): (path: Path) => boolean {
+  if (findings.length === 0) return () => false
   const bad = new Set(findings.map(({ path }) => pathKey(path)))
-  return (path) => path.some((_, depth) => bad.has(pathKey(path.slice(0, depth + 1))))
+  return (path) => {
+    let key = ''
+    return path.some((part, depth) => {
+      key = depth === 0 ? String(part) : `${key}\n${String(part)}`
+      return bad.has(key)
+    })
+  }
 }
 
 /** The value at a path, or undefined where the path leads nowhere. */
@@ -53,7 +74,7 @@ export function valueAt(root: unknown, path: Path): unknown {
 export function foundText(value: unknown, path: Path): string {
   switch (typeof value) {
     case 'string':
-      return isSecret(path) || isSecretUrl(value) ? lengthText('a string', value) : quoted(value)
+      return isSecret(path) || isSecretUrl(value) || seemsSecret(value) ? lengthText('a string', value) : quoted(value)
     case 'number':
       if (isSecret(path)) return 'a number'
       return Object.is(value, -0) ? '-0' : String(value)
@@ -75,10 +96,11 @@ export function lengthText(what: string, text: string): string {
 
 /** What was probably meant by an unknown word, if anything known is close. */
 export function nearest(word: string, known: readonly string[]): string | undefined {
+  if (word.length > LONGEST_WORD || known.length > MOST_WORDS) return undefined
   let best: string | undefined
   let least = Math.min(3, Math.max(1, Math.floor(word.length / 3))) + 1
   for (const candidate of known) {
-    // The difference in length bounds the distance from below, and keeps a key of a megabyte cheap.
+    // The difference in length bounds the distance from below.
     if (Math.abs(candidate.length - word.length) >= least) continue
     const edits = distance(word.toLowerCase(), candidate.toLowerCase())
     if (edits >= least) continue
@@ -97,15 +119,20 @@ export function isPlain(value: unknown): value is Readonly<Record<string, unknow
 export function configError(root: unknown, findings: readonly Finding[], cause?: unknown): BalancerError {
   const unique = new Map<string, ConfigIssue>()
   for (const { path, expected, found } of inOrder(root, findings)) {
-    const where = pathText(path)
-    const issue = { path: where, expected, found: found ?? foundText(valueAt(root, path), path) }
+    const issue = { path: placeText(path), expected, found: found ?? foundText(valueAt(root, path), path) }
     // What is said of the balancer may clash in several pools.
     unique.set(`${pathKey(path)}\n\n${expected}`, issue)
   }
   const issues = [...unique.values()]
   const title = issues.length === 1 ? '1 thing is wrong' : `${issues.length} things are wrong`
-  const lines = issues.map(({ path, expected, found }) => `  ${path}: expected ${expected}, found ${found}`)
+  const lines = listed(issues, ({ path, expected, found }) => `${path}: expected ${expected}, found ${found}`)
   return new BalancerError('CONFIG', [`${title} with the configuration:`, ...lines].join('\n'), { issues, cause })
+}
+
+/** The lines of a message. */
+export function listed(issues: readonly ConfigIssue[], textOf: (issue: ConfigIssue) => string): readonly string[] {
+  const lines = issues.slice(0, MOST_LISTED).map((issue) => `  ${textOf(issue)}`)
+  return issues.length > MOST_LISTED ? [...lines, `  and ${issues.length - MOST_LISTED} more`] : lines
 }
 
 export function quoted(text: string): string {
@@ -118,7 +145,10 @@ export function isSecret(path: Path): boolean {
   const keys = path[0] === 'pools' && path.length > 2 ? path.slice(2) : path
   // Nothing but our own words: one of the classes is 'auth', and a strategy's 'key' says where keys come from.
   if (keys[0] === 'classes' || keys[0] === 'strategy' || keys[0] === 'strategies') return false
-  return keys.some((key) => SECRET_SECTIONS.includes(key) || SECRET_KEY.test(String(key)))
+  return keys.some((key, at) => {
+    if (TIMES.test(`${String(keys[at - 1])}.${String(key)}`)) return false
+    return SECRET_SECTIONS.includes(key) || SECRET_KEY.test(String(key))
+  })
 }
 
 /** User information, or a query that may carry a token. It need not parse: broken URLs and paths hold secrets too. */

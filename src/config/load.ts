@@ -1,8 +1,8 @@
 /** A configuration in a file, a text or plain data, read and checked. */
 import { berryWarnings } from './berry-warnings.ts'
 import { read } from './document.ts'
-import { folderOf, MOST_CONFIG_BYTES, MOST_VALUE_BYTES, pathFrom, readText } from './files.ts'
-import { badPaths, type Finding, isPlain } from './issues.ts'
+import { filePath, folderOf, MOST_CONFIG_BYTES, MOST_VALUE_BYTES, pathFrom, readText } from './files.ts'
+import { badPaths, type Finding, foundText, isPlain } from './issues.ts'
 import { parseJson } from './json.ts'
 import { positionsOf } from './positions.ts'
 import { prepare } from './prepare.ts'
@@ -29,20 +29,24 @@ export interface ParseOptions extends SubstitutionOptions {
 }
 
 /**
- * Reads and checks a configuration file: TOML, or JSON if its name ends in `.json`; at most 1 MiB.
+ * Reads and checks a configuration file, by its path or `file:` URL: TOML, or JSON if its name ends in `.json`; at most 1 MiB.
  * Rejects with one BalancerError `CONFIG` whose `issues` and `warnings` list everything, in a TOML file with line and column.
  *
  * @example
  * const { options, warnings } = await loadConfig('evenkeel.toml')
  * const balancer = createBalancer(options)
  */
-export async function loadConfig(file: string, options: SubstitutionOptions = {}): Promise<Config> {
-  const { text, isOpen } = await readText(file, MOST_CONFIG_BYTES).catch((error: Error) => {
+export async function loadConfig(file: string | URL, options: SubstitutionOptions = {}): Promise<Config> {
+  const path = filePath(file)
+  if (path === undefined) {
+    throw fileError([{ path: 'the file', expected: 'a path or a file: URL', found: foundText(file, []) }], [])
+  }
+  const { text, isOpen } = await readText(path, MOST_CONFIG_BYTES).catch((error: Error) => {
     const expected = 'a regular file of at most 1 MiB that can be read'
-    throw fileError([{ path: 'the file', expected, found: error.message }], [], file)
+    throw fileError([{ path: 'the file', expected, found: error.message }], [], path)
   })
-  const format = file.endsWith('.json') ? 'json' : 'toml'
-  return configIn(text, { ...options, folder: options.folder ?? folderOf(file), format, name: file }, isOpen)
+  const format = path.endsWith('.json') ? 'json' : 'toml'
+  return configIn(text, { ...options, folder: options.folder ?? folderOf(path), format, name: path }, isOpen)
 }
 
 /** As `loadConfig`, for a text that was read already. */
@@ -96,6 +100,8 @@ async function configFrom(
       return value.text.replace(/\r?\n$/, '')
     },
   })
+  if (tree === undefined && findings.length > 0)
+    throw fileError(issuesOf(findings, { tree, places: new Map() }), [], name)
   const { options, models, users, findings: later, origins } = read(tree)
   const isUnread = badPaths(findings)
   const errors = [...findings, ...later.filter(({ path }) => !isUnread(path))]

@@ -9,6 +9,11 @@ export function tableAt(table: Table, key: string): Table {
   return isPlain(value) ? value : {}
 }
 
+/** What should be a text; what is none was told already, and may not even be made one: `{ toString = 1 }`. */
+export function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : ''
+}
+
 /**
  * What a path of a file says about its value: where the value is a setting, its section and the names that users gave say nothing. A
  * model may well be called "authors".

@@ -1,12 +1,19 @@
 /** Findings as the user reads them: with their place in the file, and with no text that may be a secret. */
 import { BalancerError, type ConfigIssue } from '../core/errors.ts'
 import { durationMs } from './durations.ts'
-import { type Finding, foundText, inOrder, lengthText, type Path, pathKey, pathText, valueAt } from './issues.ts'
+import {
+  type Finding,
+  foundText,
+  inOrder,
+  lengthText,
+  listed,
+  type Path,
+  pathKey,
+  placeText,
+  valueAt,
+} from './issues.ts'
 import type { Position } from './parsed.ts'
 import { withoutNames } from './plain.ts'
-
-/** A message is for people: `issues` has them all. */
-const MOST_LISTED = 100
 
 /** A file that was read, as far as messages need it. */
 export interface Told {
@@ -26,7 +33,7 @@ export function issuesOf(findings: readonly Finding[], told: Told): readonly Con
   const unique = new Map<string, ConfigIssue>()
   for (const { path, expected, found } of inOrder(told.tree, findings)) {
     const issue = {
-      path: path.length === 0 ? 'the file' : pathText(path),
+      path: path.length === 0 ? 'the file' : placeText(path),
       expected,
       found: found === undefined ? describe(valueAt(told.tree, path), path) : unquoted(found),
       ...placeOf(path, told.places),
@@ -46,21 +53,18 @@ export function fileError(
   name?: string,
 ): BalancerError {
   const what = issues.length === 1 ? '1 thing is wrong' : `${issues.length} things are wrong`
-  const lines = [`${what} with ${name ?? 'the configuration'}:`, ...listed(issues, name)]
+  const textOf = (issue: ConfigIssue): string => issueText(issue, name)
+  const lines = [`${what} with ${name ?? 'the configuration'}:`, ...listed(issues, textOf)]
   if (warnings.length > 0) {
     lines.push(`${warnings.length === 1 ? 'and 1 warning' : `and ${warnings.length} warnings`}:`)
-    lines.push(...listed(warnings, name))
+    lines.push(...listed(warnings, textOf))
   }
   return new BalancerError('CONFIG', lines.join('\n'), { issues, warnings })
 }
 
-function listed(issues: readonly ConfigIssue[], name: string | undefined): readonly string[] {
-  const lines = issues.slice(0, MOST_LISTED).map((issue) => `  ${issueText(issue, name)}`)
-  return issues.length > MOST_LISTED ? [...lines, `  and ${issues.length - MOST_LISTED} more`] : lines
-}
-
 /** Of the key, or of the closest one around it: what is missing stands nowhere. */
 function placeOf(path: Path, places: ReadonlyMap<string, Position>): Partial<Position> {
+  if (places.size === 0) return {}
   for (let depth = path.length; depth > 0; depth--) {
     const place = places.get(pathKey(path.slice(0, depth)))
     if (place !== undefined) return place

@@ -16,6 +16,9 @@ export interface Spelling {
   readonly schema: JsonSchema
 }
 
+/** What stands at the top of a file. */
+export const SECTIONS: readonly string[] = ['settings', 'backends', 'pools', 'providers', 'models', 'users']
+
 export const DURATION_TEXT = 'a duration such as "250ms", "30s" or "5m"'
 
 /** 'keepAliveMs' is 'keep_alive_ms'. */
@@ -159,6 +162,9 @@ function millisecondsOf(value: unknown, unit: Unit, path: Path, findings: Findin
 
 export function unknownKey(path: Path, known: readonly string[]): Finding {
   const key = String(path.at(-1))
+  if (path.length > 1 && SECTIONS.includes(key)) {
+    return { path, expected: `${key} at the top of the file, above the first table`, found: 'one within a table' }
+  }
   return { path, expected: nearest(key, known) ?? `one of ${shortest(known).join(', ')}`, found: 'an unknown key' }
 }
 

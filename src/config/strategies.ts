@@ -2,7 +2,7 @@
 import type { Strategy } from '../core/contracts.ts'
 import type { ResolvedStrategySettings } from '../core/resolved.ts'
 import type { PlainStrategySettings, StrategyName, StrategySettings, StrategyWord } from '../core/strategy-options.ts'
-import { type Finding, foundText, isPlain, nearest, type Path, pathText, valueAt } from './issues.ts'
+import { type Finding, foundText, isPlain, nearest, type Path, pathText, quoted, valueAt } from './issues.ts'
 
 /** A record, so that none can be left out. */
 const BUILT_IN = {
@@ -32,13 +32,16 @@ const HASHING: readonly string[] = ['ring-hash', 'maglev', 'rendezvous', 'jump']
 const OUTERMOST: readonly string[] = ['failover', 'weighted-failover'] satisfies StrategyName[]
 export const PLAIN_NAMES: readonly string[] = STRATEGY_NAMES.filter((name) => !OUTERMOST.includes(name))
 
-export const KEY_TEXT = 'what to hash: "call", "ip", "path", "header:NAME", "cookie:NAME" or a function'
+/** The default of `minSize`. */
+const ENVOY_MIN_SIZE = 1_024
+
+export const KEY_TEXT = 'what to hash: "call", "ip", "path", "header:NAME" (any but host), "cookie:NAME" or a function'
 
 /** What a strategy may be, with the name first that was probably meant. */
 export function strategyText(input: unknown, names: readonly string[] = STRATEGY_NAMES): string {
   const meant = typeof input === 'string' ? nearest(input, names) : undefined
   const sorted = names.toSorted((a, b) => Number(b === meant) - Number(a === meant))
-  const list = sorted.map((name) => `"${name}"`).join(', ')
+  const list = sorted.map(quoted).join(', ')
   return `${list}, such a name with settings, or an object with name and start`
 }
 
@@ -52,9 +55,9 @@ export function strategies(
   const own = Array.isArray(given)
     ? (given as readonly Strategy[]).filter((_, i) => !bad(['strategies', i, 'name']))
     : []
-  const named = (path: Path): readonly Finding[] => {
+  const named = (path: Path, offered = STRATEGY_NAMES as readonly string[]): readonly Finding[] => {
     const value = bad(path) ? undefined : valueAt(options, path)
-    if (typeof value === 'string') return misnamed(value, path, own)
+    if (typeof value === 'string') return misnamed(value, path, own, offered)
     return isPlain(value) && !('start' in value) ? atOdds(value, path, bad) : []
   }
   return [
@@ -63,7 +66,7 @@ export function strategies(
       ...named([...place, 'strategy']),
       ...(isFailover(valueAt(options, [...place, 'strategy']))
         ? [
-            ...named([...place, 'strategy', 'strategy']),
+            ...named([...place, 'strategy', 'strategy'], PLAIN_NAMES),
             ...within(options, [...place, 'strategy', 'strategy'], bad, own),
           ]
         : []),
@@ -92,10 +95,11 @@ function meantBy(name: string, own: readonly Strategy[]): Strategy | { readonly 
   return own.find((strategy) => strategy.name === name) ?? Object.freeze({ name })
 }
 
-function misnamed(name: string, path: Path, own: readonly Strategy[]): readonly Finding[] {
+function misnamed(name: string, path: Path, own: readonly Strategy[], offered: readonly string[]): readonly Finding[] {
   if (HASHING.includes(name)) return [{ path, expected: `{ name: "${name}", key: … }, with ${KEY_TEXT} as the key` }]
-  const names = [...STRATEGY_NAMES, ...own.map((strategy) => strategy.name)]
-  return names.includes(name) ? [] : [{ path, expected: strategyText(name, names) }]
+  const owned = own.map((strategy) => strategy.name)
+  if ([...STRATEGY_NAMES, ...owned].includes(name)) return []
+  return [{ path, expected: strategyText(name, [...offered, ...owned]) }]
 }
 
 /** Settings of one strategy that cannot both be meant. */
@@ -106,12 +110,14 @@ function atOdds(settings: Readonly<Record<string, unknown>>, path: Path, bad: (p
   const { name } = settings
   const [least, most] = [said('minSize'), said('maxSize')]
   const upsideDown = typeof least === 'number' && typeof most === 'number' && least > most
+  const tooSmall = settings.minSize === undefined && typeof most === 'number' && most < ENVOY_MIN_SIZE
   const isEnvoy = said('like') === 'envoy'
   return [
     ...odd('bound', isOneOf(HASHING, name) && said('whenOut') === 'fail', 'nothing with whenOut "fail"'),
     ...odd('points', name === 'ring-hash' && isEnvoy, 'nothing, since rings like "envoy" have minSize points'),
     ...odd('minSize', name === 'ring-hash' && !isEnvoy, 'nothing, since only rings like "envoy" take it'),
     ...odd('minSize', isEnvoy && upsideDown, `at most maxSize, ${String(most)}`),
+    ...odd('maxSize', isEnvoy && tooSmall, `at least ${ENVOY_MIN_SIZE}, which is the default of minSize`),
   ]
 }
 

@@ -1,10 +1,10 @@
 /** What a configuration file may hold, as plain data, and what becomes of it. */
 
-import type { Route } from '../core/call.ts'
-import type { Classify, Clock, Policy, Probe, Random, Sink, Strategy, Transport, Watcher } from '../core/contracts.ts'
+import type { Clock, Policy, Probe, Sink, Strategy, Transport, Watcher } from '../core/contracts.ts'
 import type { ConfigIssue } from '../core/errors.ts'
 import type { BalancerOptions, PoolOptions } from '../core/options.ts'
 import type { Secret } from '../core/secret.ts'
+import type { StrategySettings } from '../core/strategy-options.ts'
 
 /** Berry's `[settings]`. What is not said here is so for models only; pools have evenkeel's defaults. */
 export interface BerrySettings {
@@ -137,32 +137,40 @@ export interface BerryTables {
 }
 
 /** Parts and functions: no file can hold them. */
-type Live = Classify | Clock | Policy | Probe | Random | Route | Sink | Strategy | Transport | Watcher
-type Snake<Key> = Key extends `${infer Head}${infer Tail}`
-  ? `${Head extends Uppercase<Head> ? (Head extends Lowercase<Head> ? Head : `_${Lowercase<Head>}`) : Head}${Snake<Tail>}`
-  : ''
+type Live = ((...given: never[]) => unknown) | Clock | Policy | Probe | Sink | Strategy | Transport | Watcher | Secret
+type Snake<Key> = string extends Key
+  ? Key // any name, as of a header
+  : Key extends `${infer Head}${infer Tail}`
+    ? `${Head extends Uppercase<Head> ? (Head extends Lowercase<Head> ? Head : `_${Lowercase<Head>}`) : Head}${Snake<Tail>}`
+    : ''
 type Writable<Key, Value> = [Exclude<Value, undefined | Live | readonly Live[]>] extends [never] ? never : Key
 
 /** Options as a file spells them: in snake_case; `intervalMs` as `interval`, `interval_ms` or `interval_seconds`. */
-export type Spelt<T> = T extends Live
-  ? never
-  : T extends readonly (infer Element)[]
-    ? readonly Spelt<Element>[]
-    : T extends object
-      ? {
-          readonly [Key in keyof T as Key extends `${string}Ms` ? never : Snake<Writable<Key, T[Key]>>]: Spelt<T[Key]>
-        } & {
-          readonly [Key in keyof T as Key extends `${infer Stem}Ms` ? Snake<Stem> : never]?: string | 0
-        } & {
-          readonly [Key in keyof T as Key extends `${infer Stem}Ms`
-            ? `${Snake<Stem>}_ms` | `${Snake<Stem>}_seconds`
-            : never]?: number
-        }
-      : T
+export type Spelt<T> = T extends string
+  ? T
+  : T extends StrategySettings // with nothing but a name it would pass for a sink
+    ? SpeltKeys<T>
+    : T extends Live
+      ? never
+      : T extends readonly (infer Element)[]
+        ? readonly Spelt<Element>[]
+        : T extends object
+          ? SpeltKeys<T>
+          : T
+
+type SpeltKeys<T> = {
+  readonly [Key in keyof T as Key extends `${string}Ms` ? never : Snake<Writable<Key, T[Key]>>]: Spelt<T[Key]>
+} & {
+  readonly [Key in keyof T as Key extends `${infer Stem}Ms` ? Snake<Stem> : never]?: string | 0
+} & {
+  readonly [Key in keyof T as Key extends `${infer Stem}Ms`
+    ? `${Snake<Stem>}_ms` | `${Snake<Stem>}_seconds`
+    : never]?: number
+}
 
 /** A whole configuration file. */
 export interface ConfigTables extends Omit<BerryTables, 'settings'> {
-  readonly settings?: Spelt<Omit<BalancerOptions, 'backends' | 'pools'>> & BerrySettings
+  readonly settings?: Spelt<Omit<BalancerOptions, 'backends' | 'pools' | 'logger' | 'log'>> & BerrySettings
   /** The backends of the only pool. */
   readonly backends?: readonly (string | Spelt<Exclude<PoolOptions['backends'][number], string>>)[]
   readonly pools?: Readonly<Record<string, Spelt<PoolOptions>>>

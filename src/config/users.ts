@@ -1,5 +1,5 @@
 import { Secret } from '../core/secret.ts'
-import { type Table, tableAt } from './plain.ts'
+import { type Table, tableAt, textOf } from './plain.ts'
 import type { UserConfig } from './tables.ts'
 
 /** The users of a file whose tables are known to be right. */
@@ -9,11 +9,11 @@ export function usersOf(root: Table): readonly UserConfig[] {
   return Object.keys(users).map((id) => {
     const { name, token, enabled, tags, allowed_models: allowed } = tableAt(users, id)
     const limits = tableAt(tableAt(users, id), 'rate_limit')
-    const models = Array.isArray(allowed) ? allowed.map((it) => names.get(it) ?? String(it)) : []
+    const models = Array.isArray(allowed) ? allowed.map((it) => names.get(it) ?? textOf(it)) : []
     return Object.freeze({
       id,
       name: name as string,
-      token: new Secret(String(token)),
+      token: new Secret(textOf(token)),
       enabled: enabled !== false,
       tags: Object.freeze(Array.isArray(tags) ? [...tags] : []),
       allowedPools: Object.freeze(models),

@@ -19,7 +19,7 @@ const KEY_FORMS: Readonly<
 }
 const KEY_HEADERS = ['authorization', 'proxy-authorization', 'cookie', 'x-api-key', 'api-key', 'x-goog-api-key']
 /** They treat all backends alike. */
-const WEIGHTLESS = ['round-robin', 'random']
+const WEIGHTLESS: readonly unknown[] = ['round-robin', 'random']
 /** Pairs of which the first is over before the second can act, if it is the longer one. */
 const NEVER_REACHED: readonly (readonly [setting: string, by: string])[] = [
   ['timeouts.connectMs', 'timeouts.attemptMs'],
@@ -68,7 +68,7 @@ function weights(backends: readonly unknown[], path: Path, say: Say): readonly F
   })
   const { value: strategy } = say('strategy')
   const odd = all.findIndex((weight) => weight > 0 && weight !== all.find((other) => other > 0))
-  if (odd < 0 || !WEIGHTLESS.includes(String(strategy))) return drained
+  if (odd < 0 || !WEIGHTLESS.includes(strategy)) return drained
   const expected = `equal weights, or "weighted-${strategy}": "${strategy}" looks at none`
   return [...drained, { path: at(odd), expected, found: 'another weight than the one before' }]
 }

@@ -6,7 +6,7 @@ import { MAX_DELAY_MS, systemClock } from '../core/clock.ts'
 import type { Clock, Source, Stop } from '../core/contracts.ts'
 import { BalancerError } from '../core/errors.ts'
 import type { BalancerOptions } from '../core/options.ts'
-import { MOST_CONFIG_BYTES } from './files.ts'
+import { filePath, MOST_CONFIG_BYTES } from './files.ts'
 import { loadConfig } from './load.ts'
 import type { Config } from './tables.ts'
 
@@ -43,7 +43,9 @@ const MOST_LOADS = 3
  * @example
  * balancer.follow(watchConfig('evenkeel.toml'))
  */
-export function watchConfig(file: string, options: WatchOptions = {}): Source<BalancerOptions> {
+export function watchConfig(file: string | URL, options: WatchOptions = {}): Source<BalancerOptions> {
+  const path = filePath(file)
+  if (path === undefined) throw new BalancerError('CONFIG', 'watchConfig: expected a path or a file: URL')
   for (const key of ['debounceMs', 'pollMs'] as const) {
     const { [key]: ms = 0 } = options
     if (!(ms >= 0 && ms <= MAX_DELAY_MS)) throw new BalancerError('CONFIG', `${key}: expected ms >= 0, got ${ms}`)
@@ -51,7 +53,7 @@ export function watchConfig(file: string, options: WatchOptions = {}): Source<Ba
   return {
     name: 'file',
     subscribe(next, fail) {
-      const watching = new Watching(resolve(file), options, next, fail)
+      const watching = new Watching(resolve(path), options, next, fail)
       return () => watching.stop()
     },
   }

@@ -2,14 +2,26 @@
 import { durationText } from './durations.ts'
 import { type Finding, type Path, pathText } from './issues.ts'
 import { type Origins, snakeOf, timesInFileWords } from './spelling.ts'
+import { NO_SETTINGS } from './zod-issues.ts'
 
 /** A path among the options, as in 'pools["my.api"].timeouts.totalMs', or a word. */
 const NAME = /[A-Za-z_$][\w$-]*(?:\.[A-Za-z_$][\w$-]*|\["(?:[^"\\]|\\.)*"\]|\[\d+\])*/g
 
+/** No file can hold a function or a part: they are not offered. And what is an object in code is a table here. */
+const FORMS: readonly (readonly [options: RegExp, file: string])[] = [
+  [/, such a name with settings, or an object with name and start$/, ' or such a name with settings'],
+  [/ or a function\b/g, ''],
+  [/^(one of name.*), cost\b/, '$1'], // the one setting that can be nothing else
+  [/^one of name$/, NO_SETTINGS],
+  [/\{\}/g, 'an empty one'],
+  [/\ban object\b/g, 'a table'],
+]
+
 export function inFileWords({ path, expected, found }: Finding, origins: Origins): Finding {
   const place = origins.of(path)
   const isTime = String(path.at(-1)).endsWith('Ms')
-  const text = isTime ? inUnit(expected, place) : expected
+  const writable = FORMS.reduce((rest, [options, file]) => rest.replace(options, file), expected)
+  const text = isTime ? inUnit(writable, place) : writable
   return { path: place, expected: named(text, origins), found: found === undefined ? undefined : named(found, origins) }
 }
 

@@ -69,7 +69,8 @@ export interface PassiveHealthOptions {
 export interface SlowStartOptions {
   /**
    * What the share grows with. 'time': as below. 'success': 10 %, then 30, 50 and 100 % after 1, 3 and 5 successes in a row; a
-   * failure puts it back to 10 % (Berry). Default 'time'.
+   * failure puts it back to 10 % (Berry). A small share may keep a backend from proving itself: after five times `dwellMs`
+   * without a failure it goes one step up all the same. Default 'time'.
    */
   readonly by?: 'time' | 'success'
   /** For 'time': until the full share, ms; default 10 000. */

@@ -26,6 +26,7 @@ import { composeAttempts, composeCalls } from './pipeline.ts'
 import { count, countEvent, noTotals, type PoolHost, type PoolParts, type PoolTotals } from './pool-parts.ts'
 import { Secret } from './secret.ts'
 import { inUse, nobody, Selection } from './selection.ts'
+import { builtPicker, pickFault, startedChooser } from './strategy-checks.ts'
 import { Watchers } from './watchers.ts'
 
 /** Weight changes are published at most this often, ms: a ramp over many backends must not rebuild pickers all the time. */
@@ -95,9 +96,9 @@ export class Pool implements PoolControl, Lender {
     const old = this.#parts as PoolParts | undefined
     const budget = old !== undefined && sameBudget(old.budget, parts.budget) ? this.#core.budget : undefined
     const core = this.#coreOf(parts, budget)
-    const chooser = parts.strategy === old?.strategy ? this.#lentBy.chooser : parts.strategy.start(core)
+    const chooser = parts.strategy === old?.strategy ? this.#lentBy.chooser : startedChooser(parts.strategy, core)
     const change = diff(this.#records, endpoints)
-    chooser.build(inUse(change.all, parts.panicBelow, parts.strategy).members)
+    builtPicker(parts.strategy, chooser, inUse(change.all, parts.panicBelow, parts.strategy).members)
     const handle = this.#compose(parts, core)
     const { abandon, commit } = this.watchers.begin(parts.watchers, core)
     return {
@@ -185,7 +186,7 @@ export class Pool implements PoolControl, Lender {
     if (backend === undefined) throw nobody(this.name, this.records, call)
     const fresh = call.again === backend
     call.again = undefined
-    const attempt = new LiveAttempt(call, backend, backend.requestFor(request), fresh, this, this.#lentBy)
+    const attempt = new LiveAttempt(call, backend, this.#requestFor(backend, request), fresh, this, this.#lentBy)
     call.add(attempt)
     backend.inflight++
     this.inflight++
@@ -247,6 +248,14 @@ export class Pool implements PoolControl, Lender {
 
   // --- inside
 
+  #requestFor(backend: BackendRecord, request: BalancerRequest): BalancerRequest {
+    try {
+      return backend.requestFor(request)
+    } catch (error) {
+      throw pickFault(this.strategy, backend, error)
+    }
+  }
+
   #tellChooser(what: 'head' | 'settle', attempt: LiveAttempt): void {
     try {
       attempt.by.chooser[what]?.(attempt)
@@ -294,6 +303,7 @@ export class Pool implements PoolControl, Lender {
     this.#core = core
     this.handle = handle
     this.#selection.gates = gates
+    this.#selection.strategy = parts.strategy.name
     this.#lentBy = { gates, chooser, classes: parts.classes, classify: parts.classify }
     if (old !== undefined && parts.transport !== old.transport) {
       for (const record of this.records) void this.#forget(record, old.transport)
@@ -363,7 +373,7 @@ export class Pool implements PoolControl, Lender {
   /** Everything but a first build happens where no caller could take an error: whoever is eligible then gets a turn. */
   #built(members: Members): Picker {
     try {
-      return this.#lentBy.chooser.build(members)
+      return builtPicker(this.#parts.strategy, this.#lentBy.chooser, members)
     } catch (error) {
       this.report('the strategy', error)
       const { eligible } = members

@@ -2,6 +2,7 @@ import type { BackendRecord } from './backend.ts'
 import type { LiveCall } from './call.ts'
 import type { Backend, Call, Gate, Members, Picker, Random, Wanted } from './contracts.ts'
 import { BalancerError } from './errors.ts'
+import { pickFault } from './strategy-checks.ts'
 import { inUseByTiers, type TieredStrategy, tiersOf } from './tiers.ts'
 
 /** How often the picker is asked before the pool scans for itself (Finagle's effort for a distinct second pick). */
@@ -14,6 +15,8 @@ export class Selection {
   #usable: readonly Backend[] = []
   members: Members = Object.freeze({ all: Object.freeze([]), eligible: Object.freeze([]) })
   gates: readonly Gate[] = []
+  /** What errors call it. */
+  strategy = ''
 
   constructor(random: Random) {
     this.#random = random
@@ -43,7 +46,11 @@ export class Selection {
       const backend = this.#picker(call) as BackendRecord | undefined
       call.picks++
       if (backend === undefined) break
-      if (this.#takes(backend, call)) return backend
+      try {
+        if (this.#takes(backend, call)) return backend
+      } catch (error) {
+        throw pickFault(this.strategy, backend, error)
+      }
     }
     const untried = this.#scan(call, false)
     if (untried !== undefined || call.elsewhere || call.attempts.length === 0) return untried
@@ -91,6 +98,13 @@ export class Selection {
 
 /** What a caller's function says. One that is async would hold for everybody. */
 function isMeant(wanted: Exclude<Wanted, string>, backend: Backend, option: string, call: Call): boolean {
+  if (typeof wanted !== 'function') {
+    const got = typeof wanted
+    throw new BalancerError(
+      'CONFIG',
+      `the ${option} of a call: expected an id or a function, got a value of type ${got}`,
+    )
+  }
   let holds: unknown
   try {
     holds = wanted(backend, call)
@@ -135,8 +149,11 @@ export function fits(backend: Backend, call: Call): boolean {
   return (call.sole === undefined || call.sole === backend) && isTagged(backend, call)
 }
 
-function isTagged({ endpoint: { tags } }: Backend, call: Call): boolean {
-  return call.tags.length === 0 || (tags !== undefined && call.tags.every((tag) => tags.includes(tag)))
+/** Most calls have no tags: those of the backend are then not fetched from memory. */
+function isTagged(backend: Backend, call: Call): boolean {
+  if (call.tags.length === 0) return true
+  const { tags } = backend.endpoint
+  return tags !== undefined && call.tags.every((tag) => tags.includes(tag))
 }
 
 /** Why it does not fit. */

@@ -142,7 +142,8 @@ function backendStatsOf(record: BackendRecord, pool: Pool, nowMs: number): Backe
 
 function scoreOf(backend: Backend, pool: Pool): number | undefined {
   try {
-    return pool.chooser.score?.(backend)
+    const score: unknown = pool.chooser.score?.(backend)
+    return typeof score === 'number' ? score : undefined
   } catch (error) {
     pool.report('the strategy', error)
     return undefined

@@ -14,16 +14,23 @@ const STAGES = [
   { share: 0.5, successes: 3 },
   { share: 1, successes: 5 },
 ] as const
+/**
+ * A stage in which nothing fails ends after so many times `dwellMs`, and after no less than LEAST_LONGEST_MS, however few requests came:
+ * strategies that compare hardly ask one that has a tenth. Whoever is asked as its weight says has proved itself long before.
+ */
+const MOST_DWELLS = 5
+const LEAST_LONGEST_MS = 1_000
 /** A backend that hit a rate limit was at work a moment ago: it is warm. Whatever else kept one away may have left it cold. */
 const WARM = 'rate-limit'
 
 /**
  * Gives a backend that comes back, or is added to others, its full share of the traffic only little by little: with the time, or as
- * it proves itself. One that gets no requests proves nothing, and needs to prove nothing; its share of them comes by its weight.
+ * it proves itself. One that gets hardly any requests cannot: its small weight may be why, so its share grows then, too, only more slowly.
  */
 export function slowStart(settings: SlowStartSettings): Watcher {
   const { by, windowMs, aggression, minShare, dwellMs } = settings
-  const stepMs = Math.max(STEP_MS, windowMs / STEPS)
+  const longestMs = Math.max(LEAST_LONGEST_MS, MOST_DWELLS * dwellMs)
+  const stepMs = Math.max(STEP_MS, (by === 'time' ? windowMs : longestMs) / STEPS)
   const shareAt = (ageMs: number): number =>
     ageMs >= windowMs ? 1 : Math.max(minShare, (Math.max(0, ageMs) / windowMs) ** (1 / aggression))
   return {
@@ -48,12 +55,24 @@ export function slowStart(settings: SlowStartSettings): Watcher {
 
       const step = (): void => {
         stopTimer = undefined
-        for (const [backend, { returnedMs }] of ramps) weigh(backend, shareAt(clock.now() - returnedMs))
+        const nowMs = clock.now()
+        for (const [backend, ramp] of ramps) {
+          // What is under way may yet say something.
+          const isOver = backend.inflight === 0 && nowMs - ramp.stageMs >= longestMs
+          if (by === 'time') weigh(backend, shareAt(nowMs - ramp.returnedMs))
+          else if (isOver) enter(backend, ramp, ramp.stage + 1, nowMs)
+        }
         arm()
       }
 
       const arm = (): void => {
-        if (by === 'time' && ramps.size > 0) stopTimer ??= clock.after(stepMs, step)
+        if (ramps.size > 0) stopTimer ??= clock.after(stepMs, step)
+      }
+
+      const enter = (backend: Backend, ramp: Ramp, stage: number, nowMs: number): void => {
+        ramp.stage = stage
+        ramp.stageMs = nowMs
+        weigh(backend, STAGES[stage]!.share)
       }
 
       /** One stage up at a time: a burst of successes says no more than one of them. */
@@ -64,10 +83,7 @@ export function slowStart(settings: SlowStartSettings): Watcher {
         const failed = rule.health === 'failure'
         ramp.successes = failed ? 0 : ramp.successes + 1
         const ripe = endMs - ramp.stageMs >= dwellMs && ramp.successes >= STAGES[ramp.stage + 1]!.successes
-        if (!failed && !ripe) return
-        ramp.stage = failed ? 0 : ramp.stage + 1
-        ramp.stageMs = endMs
-        weigh(backend, STAGES[ramp.stage]!.share)
+        if (failed || ripe) enter(backend, ramp, failed ? 0 : ramp.stage + 1, endMs)
       }
 
       return {

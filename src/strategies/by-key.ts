@@ -16,6 +16,7 @@ export interface Hashing extends Pick<Strategy, 'name' | 'keyOf'> {
 
 /** `options` may be missing where nothing checks types. */
 export function hashing(name: string, options: HashOptions | undefined): Hashing {
+  expected(typeof options === 'object' || options === undefined, name, 'an object of options', options)
   const read = keyOf(name, options?.key)
   const { whenOut = 'redistribute', bound } = options!
   const known = whenOut === 'redistribute' || whenOut === 'fail'

@@ -1,6 +1,6 @@
 import type { Backend, Random, Strategy } from '../core/contracts.ts'
-import { BalancerError } from '../core/errors.ts'
 import type { EdfOptions } from '../core/strategy-options.ts'
+import { expected, expectedOptions } from './expected.ts'
 
 /** Virtual time between two turns of the heaviest. Sums of whole numbers are exact for 2^21 of them, so that ties stay ties. */
 const SHORTEST = 2 ** 32
@@ -14,8 +14,10 @@ const STEPS = 2 ** 30
  * first served among equals. O(log n), so the choice for many backends; up to about 64 `weightedRoundRobin` spreads turns more
  * evenly. Everybody's first turn is random within its time, so that many processes do not march in step.
  */
-export function edf({ bias = 0 }: EdfOptions = {}): Strategy {
-  if (!(bias >= 0)) throw new BalancerError('CONFIG', `edf: bias: expected >= 0, got ${bias}`)
+export function edf(options: EdfOptions = {}): Strategy {
+  expectedOptions('edf', options)
+  const { bias = 0 } = options
+  expected(bias >= 0 && bias < Infinity, 'edf: bias', '>= 0', bias)
   return {
     name: bias === 0 ? 'edf' : `edf(${bias})`,
     start({ random }) {

@@ -1,7 +1,7 @@
 import type { Strategy } from '../core/contracts.ts'
 import type { FailoverOptions } from '../core/strategy-options.ts'
 import { loadsOf, priorityOf, type TieredStrategy, tiersOf } from '../core/tiers.ts'
-import { expected, expectedWithin } from './expected.ts'
+import { expected, expectedOptions, expectedWithin } from './expected.ts'
 import { Groups, pickerOver } from './groups.ts'
 import { keyWithin } from './key.ts'
 
@@ -14,10 +14,9 @@ export const OVERPROVISIONING = 1.4
  * key stays with the one it hashes to. `health.panicBelow` counts only if all priorities together cannot carry the traffic. Each must
  * be able to carry all of it. It goes outermost: `failover(locality(p2c(byInflight), { zone: 'a' }))`.
  */
-export function failover(
-  inner: Strategy,
-  { overprovisioning = OVERPROVISIONING }: FailoverOptions = {},
-): TieredStrategy {
+export function failover(inner: Strategy, options: FailoverOptions = {}): TieredStrategy {
+  expectedOptions('failover', options)
+  const { overprovisioning = OVERPROVISIONING } = options
   expected(overprovisioning >= 1, 'failover: overprovisioning', 'a number >= 1', overprovisioning)
   expectedWithin('failover', inner)
   return {

@@ -1,5 +1,6 @@
 import type { Attempt, Backend, Call, Chooser, Core, Members, Picker, Random, Strategy } from '../core/contracts.ts'
 import { atLimit, fits } from '../core/selection.ts'
+import { builtPicker, startedChooser } from '../core/strategy-checks.ts'
 import { Xxh64 } from './hash.ts'
 
 /** Backends of one pool that have a chooser of their own. */
@@ -26,11 +27,16 @@ export class Groups {
   /** A group for each of the keys, in their order. Whatever key a member has, its chooser is kept and hears of the change. */
   build<Key>({ all, eligible }: Members, keys: readonly Key[], keyOf: (backend: Backend) => Key): Group[] {
     const present = new Set([...keys, ...all.map(keyOf)])
-    const choosers = new Map([...present].map((key) => [key, this.#choosers.get(key) ?? this.#inner.start(this.#core)]))
+    const choosers = new Map(
+      [...present].map((key) => [key, this.#choosers.get(key) ?? startedChooser(this.#inner, this.#core)]),
+    )
     const groups = new Map<Key, Group>()
     for (const [key, chooser] of choosers) {
       const members = eligible.filter((backend) => keyOf(backend) === key)
-      groups.set(key, { members, pick: chooser.build(Object.freeze({ all, eligible: Object.freeze([...members]) })) })
+      groups.set(key, {
+        members,
+        pick: builtPicker(this.#inner, chooser, Object.freeze({ all, eligible: Object.freeze([...members]) })),
+      })
     }
     for (const backend of all) this.#chooserOf.set(backend, choosers.get(keyOf(backend))!)
     this.#choosers = choosers

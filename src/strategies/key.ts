@@ -4,7 +4,7 @@ import { isNamed, latin1 } from '../core/headers.ts'
 import { isKeySource } from '../core/spelling.ts'
 import { expected } from './expected.ts'
 
-const TEXT = "what to hash: 'call', 'ip', 'path', 'header:NAME', 'cookie:NAME' or a function"
+const TEXT = "what to hash: 'call', 'ip', 'path', 'header:NAME' (any but host), 'cookie:NAME' or a function"
 
 /** How to read the key of a call that brings none; undefined: there is nothing to read. */
 export function keyOf(strategy: string, source: KeySource | undefined): Strategy['keyOf'] {

@@ -1,4 +1,5 @@
 import type { Backend, Prefer, Strategy } from '../core/contracts.ts'
+import { expected } from './expected.ts'
 import { isOpen } from './groups.ts'
 
 /** Steps of a lot. */
@@ -9,6 +10,7 @@ const STEPS = 1 << 30
  * idle pool keeps to the weights. O(n): for pools of up to about 64 backends it is better than p2c, since it never misses an idle one.
  */
 export function least(prefer: Prefer): Strategy {
+  expected(typeof prefer === 'function', 'least: prefer', 'a function of two backends, as byInflight', prefer)
   return {
     name: `least(${prefer.name})`,
     start: ({ random }) => ({

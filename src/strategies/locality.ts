@@ -1,6 +1,6 @@
 import type { Backend, Chooser, Core, Members, Picker, Strategy } from '../core/contracts.ts'
 import { healthOf, isAble, loadsOf, priorityOf, weightOf } from '../core/tiers.ts'
-import { expected, expectedWithin } from './expected.ts'
+import { expected, expectedOptions, expectedWithin } from './expected.ts'
 import { OVERPROVISIONING } from './failover.ts'
 import { Groups, pickerOver } from './groups.ts'
 import { keyWithin } from './key.ts'
@@ -28,7 +28,9 @@ const SCALE = 1 << 20
  * are six usable backends in two zones. Inside `failover`, not around it.
  */
 export function locality(inner: Strategy, options: LocalityOptions): Strategy {
+  expectedOptions('locality', options)
   const { zone, callers, overprovisioning = OVERPROVISIONING } = options
+  expected(typeof zone === 'string', 'locality: zone', "the caller's own zone, a string", zone)
   expected(overprovisioning >= 1, 'locality: overprovisioning', 'a number >= 1', overprovisioning)
   const counts = amountsOf(callers ?? {}, 'locality: callers')
   const own = counts.get(zone) ?? 0
@@ -69,6 +71,7 @@ export interface ZoneWeightsOptions {
 
 /** Zones in proportion to their weights, each less by what it has lost (Envoy's locality weights); `inner` chooses within. */
 export function zoneWeights(inner: Strategy, options: ZoneWeightsOptions): Strategy {
+  expectedOptions('zone-weights', options)
   const { weights, overprovisioning = OVERPROVISIONING } = options
   expected(overprovisioning >= 1, 'zone-weights: overprovisioning', 'a number >= 1', overprovisioning)
   const amounts = amountsOf(weights, 'zone-weights: weights')
@@ -124,6 +127,7 @@ function evenly(
 
 /** Numbers by zone; a map, for a zone may be any word. */
 function amountsOf(amounts: Readonly<Record<string, number>>, option: string): ReadonlyMap<string, number> {
+  expected(typeof amounts === 'object' && amounts !== null, option, 'an object of numbers by zone', amounts)
   const entries = Object.entries(amounts)
   for (const [zone, amount] of entries) {
     expected(amount >= 0 && amount < Infinity, `${option}.${zone}`, 'a number >= 0', amount)

@@ -1,7 +1,7 @@
 import type { Attempt, Backend, Strategy } from '../core/contracts.ts'
-import { BalancerError } from '../core/errors.ts'
 import type { OrcaOptions } from '../core/strategy-options.ts'
 import { periodsOf, Turns } from './edf.ts'
+import { expected, expectedOptions } from './expected.ts'
 import { loadReportOf } from './orca-report.ts'
 
 /** Weights are read from the reports no more often than this, ms (gRFC A58). */
@@ -17,9 +17,10 @@ const MOST = Number.MAX_SAFE_INTEGER
  * start, do. O(log n) a pick, and O(n) once per `updateMs`.
  */
 export function orca(options: OrcaOptions = {}): Strategy {
+  expectedOptions('orca', options)
   const { blackoutMs = 10_000, expireMs = 180_000, updateMs = 1_000, errorPenalty = 1 } = options
   for (const [name, value] of Object.entries({ blackoutMs, expireMs, updateMs, errorPenalty })) {
-    if (!(value >= 0)) throw new BalancerError('CONFIG', `orca: ${name}: expected >= 0, got ${value}`)
+    expected(value >= 0, `orca: ${name}`, '>= 0', value)
   }
   return {
     name: 'orca',

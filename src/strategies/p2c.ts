@@ -1,16 +1,17 @@
 import type { Backend, Picker, Prefer, Random, Strategy } from '../core/contracts.ts'
-import { BalancerError } from '../core/errors.ts'
 import type { P2cOptions } from '../core/strategy-options.ts'
 import { drawByWeight, equalWeights } from './alias.ts'
+import { expected, expectedOptions } from './expected.ts'
 
 /**
  * Power of two choices (Mitzenmacher): two distinct backends at random, the better one by `prefer`. Candidates are drawn by
  * weight; the second falls back to the neighbour of the first after a few equal draws. O(1), any number of backends.
  */
-export function p2c(prefer: Prefer, { choices = 2 }: P2cOptions = {}): Strategy {
-  if (!(Number.isInteger(choices) && choices >= 2)) {
-    throw new BalancerError('CONFIG', `p2c: choices: expected a whole number >= 2, got ${choices}`)
-  }
+export function p2c(prefer: Prefer, options: P2cOptions = {}): Strategy {
+  expected(typeof prefer === 'function', 'p2c: prefer', 'a function of two backends, as byInflight', prefer)
+  expectedOptions('p2c', options)
+  const { choices = 2 } = options
+  expected(Number.isInteger(choices) && choices >= 2, 'p2c: choices', 'a whole number >= 2', choices)
   return {
     name: choices === 2 ? `p2c(${prefer.name})` : `p2c(${prefer.name}, ${choices})`,
     start: ({ random }) => ({
@@ -46,9 +47,9 @@ function ofTwo(list: readonly Backend[], prefer: Prefer, random: Random): Picker
 /** The winner so far against the next, which is distinct from all before it if the weights are equal, else from the winner. */
 function ofMany(list: readonly Backend[], prefer: Prefer, random: Random, choices: number): Picker {
   const n = list.length
+  const most = Math.min(choices, n)
   if (equalWeights(list)) {
     const deck = Int32Array.from(list.keys())
-    const most = Math.min(choices, n)
     return () => {
       let best: Backend | undefined
       for (let k = 0; k < most; k++) {
@@ -64,7 +65,7 @@ function ofMany(list: readonly Backend[], prefer: Prefer, random: Random, choice
   const draw = drawByWeight(list, random)
   return () => {
     let best = list[draw()]!
-    for (let k = 1; k < choices; k++) {
+    for (let k = 1; k < most; k++) {
       let next = list[draw()]!
       for (let tries = 0; next === best && tries < DRAWS; tries++) next = list[draw()]!
       if (next !== best) best = prefer(best, next)

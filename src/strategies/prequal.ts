@@ -1,8 +1,11 @@
 import type { Strategy } from '../core/contracts.ts'
 import { PROBE_PATH } from '../core/load.ts'
 import type { PrequalOptions } from '../core/strategy-options.ts'
-import { expected } from './expected.ts'
+import { expected, expectedOptions } from './expected.ts'
 import { PrequalChooser } from './prequal-chooser.ts'
+
+/** What a request line takes. */
+const TARGET = /^[\x21\x22\x24-\x7e]+$/
 
 /** Every setting said. */
 export type PrequalSettings = Required<PrequalOptions>
@@ -14,16 +17,18 @@ export type PrequalSettings = Required<PrequalOptions>
  * backends, which see little of their load each. Backends that do not report, and pools of fewer than four, are chosen by what this process
  * sees. Probes go by weight; O(`poolSize`) a pick.
  */
-export function prequal({
-  path = PROBE_PATH,
-  probesPerRequest = 3, // the paper finds little difference down to about 1
-  removalsPerRequest = 1,
-  poolSize = 16,
-  maxAgeMs = 1_000,
-  rifQuantile = 0.84, // 2^-0.25
-  timeoutMs = 250,
-  maxProbesPerSecond = 200,
-}: PrequalOptions = {}): Strategy {
+export function prequal(options: PrequalOptions = {}): Strategy {
+  expectedOptions('prequal', options)
+  const {
+    path = PROBE_PATH,
+    probesPerRequest = 3, // the paper finds little difference down to about 1
+    removalsPerRequest = 1,
+    poolSize = 16,
+    maxAgeMs = 1_000,
+    rifQuantile = 0.84, // 2^-0.25
+    timeoutMs = 250,
+    maxProbesPerSecond = 200,
+  } = options
   const settings: PrequalSettings = {
     path,
     probesPerRequest,
@@ -40,7 +45,8 @@ export function prequal({
 
 function check(settings: PrequalSettings): void {
   const { path, poolSize } = settings
-  expected(path.startsWith('/'), 'prequal: path', "a path that starts with '/'", path)
+  expected(typeof path === 'string' && path.startsWith('/'), 'prequal: path', "a path that starts with '/'", path)
+  expected(TARGET.test(path), 'prequal: path', "ASCII without spaces and '#'", path)
   const isSize = Number.isInteger(poolSize) && poolSize >= 2 && poolSize <= 256
   expected(isSize, 'prequal: poolSize', 'a whole number from 2 to 256', poolSize)
   for (const [name, least, most] of BOUNDS) {

@@ -27,9 +27,14 @@ export function ringHash(options: RingHashOptions): Strategy {
   expected(Number.isInteger(minSize) && minSize >= 1, 'ring-hash: minSize', 'a whole number from 1', minSize)
   const most = Number.isInteger(maxSize) && maxSize >= 1 && maxSize <= MOST_POINTS
   expected(most, 'ring-hash: maxSize', `a whole number from 1 to ${MOST_POINTS}`, maxSize)
-  expected(like !== 'envoy' || minSize <= maxSize, 'ring-hash: minSize', `at most maxSize, ${maxSize}`, minSize)
+  const isEnvoy = like === 'envoy'
+  const odd = "nothing, since only rings like 'envoy' take it"
+  expected(isEnvoy || options.minSize === undefined, 'ring-hash: minSize', odd, options.minSize)
+  const even = "nothing, since rings like 'envoy' have minSize points"
+  expected(!isEnvoy || options.points === undefined, 'ring-hash: points', even, options.points)
+  expected(!isEnvoy || minSize <= maxSize, 'ring-hash: minSize', `at most maxSize, ${maxSize}`, minSize)
   const held = (members: readonly Member[]): Uint32Array =>
-    like === 'envoy' ? pointsOfEnvoy(members, minSize, maxSize) : pointsByWeight(members, points, maxSize)
+    isEnvoy ? pointsOfEnvoy(members, minSize, maxSize) : pointsByWeight(members, points, maxSize)
   const hash = (): PointHash => (like === 'nginx' ? new CrcPoints() : new XxhPoints())
   return byKey(common, (members) => ringOf(members, held(members), hash()), bound)
 }

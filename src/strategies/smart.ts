@@ -2,6 +2,7 @@ import type { Attempt, Backend, Strategy } from '../core/contracts.ts'
 import type { OutcomeClass } from '../core/outcome.ts'
 import type { SmartOptions } from '../core/strategy-options.ts'
 import { costsOf } from './cost.ts'
+import { expected, expectedOptions } from './expected.ts'
 
 /** What is thought of a backend nobody knows. */
 const PRIOR = 0.8
@@ -81,7 +82,10 @@ export class Confidence {
  * confidence, failures faster; faults of the caller do not. One that comes back from a reason gets 10 % until it has shown
  * successes. After Berry's smart_ai, without its floors. O(n): for pools of up to about 100 backends.
  */
-export function smart({ cost = () => 0 }: SmartOptions = {}): Strategy {
+export function smart(options: SmartOptions = {}): Strategy {
+  expectedOptions('smart', options)
+  const { cost = () => 0 } = options
+  expected(typeof cost === 'function', 'smart: cost', 'a function', cost)
   return {
     name: 'smart',
     start({ random, clock }) {
@@ -98,11 +102,11 @@ export function smart({ cost = () => 0 }: SmartOptions = {}): Strategy {
           const eligible = [...members.eligible] // reading a frozen array is slower
           const usable = new Set(eligible)
           for (const backend of members.all) confidenceIn(backend).seen(backend, usable.has(backend))
+          const costs = costsOf(eligible, cost, 'smart') // of one alone too: what is wrong shows at once
           const n = eligible.length
           if (n === 0) return () => undefined
           if (n === 1) return () => eligible[0]
           const confidences = eligible.map(confidenceIn)
-          const costs = costsOf(eligible, cost, 'smart')
           const highest = Math.max(...costs)
           const bonuses = costs.map((one) => (highest > 0 ? 1 - one / highest : 0))
           const ownBonusOf = (backend: Backend): number => bonuses[eligible.indexOf(backend)] ?? 0

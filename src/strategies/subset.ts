@@ -1,6 +1,7 @@
 import type { Backend, Members, Picker, Random, Strategy } from '../core/contracts.ts'
+import { builtPicker, startedChooser } from '../core/strategy-checks.ts'
 import { priorityOf } from '../core/tiers.ts'
-import { expected, expectedWithin } from './expected.ts'
+import { expected, expectedOptions, expectedWithin } from './expected.ts'
 import { Xxh64 } from './hash.ts'
 import { keyWithin } from './key.ts'
 
@@ -29,15 +30,19 @@ const REDRAWS = 8
  * changes one at most. By index: a window of a ring in which every backend has an equal part (Finagle's deterministic
  * aperture): exactly even, but a change of the number of backends or clients shifts the windows. Inside `failover`, not around it.
  */
-export function subset(inner: Strategy, { size, by }: SubsetOptions = {}): Strategy {
+export function subset(inner: Strategy, options: SubsetOptions = {}): Strategy {
+  expectedOptions('subset', options)
+  const { size, by } = options
   expected(size === undefined || (Number.isInteger(size) && size >= 1), 'subset: size', 'a whole number >= 1', size)
+  const isBy = by === undefined || typeof by === 'string' || (typeof by === 'object' && by !== null)
+  expected(isBy, 'subset: by', 'a string, or an object with index and clients', by)
   if (typeof by === 'object') checkIndex(by)
   expectedWithin('subset', inner)
   return {
     name: `subset(${inner.name})`,
     ...keyWithin(inner),
     start(core) {
-      const chooser = inner.start(core)
+      const chooser = startedChooser(inner, core)
       const salt = typeof by === 'string' ? new Xxh64().of(by).low : core.random(1 << 30)
       let first = true
       return {
@@ -53,7 +58,7 @@ export function subset(inner: Strategy, { size, by }: SubsetOptions = {}): Strat
           const most = size ?? SIZE
           const parts = typeof by === 'object' ? apertureOf(members, by, most) : rendezvous(members, salt, most)
           const list = Object.freeze([...parts.keys()])
-          return byParts(chooser.build(Object.freeze({ all: list, eligible: list })), parts, core.random)
+          return byParts(builtPicker(inner, chooser, Object.freeze({ all: list, eligible: list })), parts, core.random)
         },
       }
     },

@@ -1,7 +1,7 @@
 import type { Attempt, Backend, Random, Strategy } from '../core/contracts.ts'
 import type { Prior, ThompsonOptions } from '../core/strategy-options.ts'
 import { costsOf, said } from './cost.ts'
-import { expected } from './expected.ts'
+import { expected, expectedOptions } from './expected.ts'
 
 /** Resolution of a uniform draw. */
 const SCALE = 1 << 30
@@ -17,7 +17,9 @@ const UNKNOWN: Prior = { successes: 0, failures: 0 }
  * Weights are not looked at (0 apart). It allocates, and is O(n): for up to about 100 backends.
  */
 export function thompson(options: ThompsonOptions = {}): Strategy {
+  expectedOptions('thompson', options)
   const { cost = () => 0, value, latencyCost = 0, discount = 0.99, decayMs = 300_000, prior } = options
+  expected(typeof cost === 'function', 'thompson: cost', 'a function', cost)
   expected(value === undefined || (value > 0 && value < Infinity), 'thompson: value', 'a number > 0', value)
   expected(latencyCost >= 0 && latencyCost < Infinity, 'thompson: latencyCost', 'a number >= 0', latencyCost)
   expected(discount > 0 && discount <= 1, 'thompson: discount', 'a number above 0, at most 1', discount)
@@ -45,9 +47,9 @@ export function thompson(options: ThompsonOptions = {}): Strategy {
       return {
         build({ all, eligible }) {
           for (const backend of all) armOf(backend)
+          const costs = costsOf(eligible, cost, 'thompson') // of one alone too: what is wrong shows at once
           if (eligible.length === 1) return () => eligible[0]
           const known = eligible.map(armOf)
-          const costs = costsOf(eligible, cost, 'thompson')
           const worth = value ?? (Math.max(0, ...costs) * 10 || 1)
           return (call) => {
             let best: Backend | undefined
