@@ -15,33 +15,31 @@ export function schemaPage(): string {
 
 /** The page with its table as it should be. */
 export function configurationPage(page: string = readFileSync(PAGE, 'utf8')): string {
+  const settings: JsonSchema = { properties: configSchema().$defs! }
   const rows = [...DEFAULT_ROWS, ...WHEN_GIVEN_ROWS.flatMap(([, more]) => more)]
   const table = [
     '| key | unit | default | meaning |',
     '| --- | --- | --- | --- |',
-    ...rows.flatMap((row) => line(row)),
+    ...rows.flatMap((row) => line(row, settings)),
     '',
   ]
   return page.replace(TABLE, () => table.join('\n'))
 }
 
 /** Nothing for what no file can hold. */
-function line({ path, unit, meaning }: DefaultRow): readonly string[] {
+function line({ path, unit, meaning }: DefaultRow, settings: JsonSchema): readonly string[] {
   const key = snakeOf(path.replace(/Ms$/, ''))
-  const schema = settingAt(key.split('.'))
+  const schema = settingAt(key.split('.'), settings)
   if (schema === undefined) return []
   const value = schema.default === undefined ? '' : `\`${JSON.stringify(schema.default)}\``
   return [`| \`${key}\` | ${unit === 'ms' ? 'duration' : unit} | ${value} | ${timesInFileWords(meaning)} |`]
 }
 
-function settingAt(keys: readonly string[]): JsonSchema | undefined {
-  return keys.reduce<JsonSchema | undefined>(
-    (schema, key) => {
-      const sections = [schema, ...(schema?.anyOf ?? [])]
-      return sections.find((it) => it?.properties?.[key] !== undefined)?.properties?.[key]
-    },
-    { properties: configSchema().$defs! },
-  )
+function settingAt(keys: readonly string[], settings: JsonSchema): JsonSchema | undefined {
+  return keys.reduce<JsonSchema | undefined>((schema, key) => {
+    const sections = [schema, ...(schema?.anyOf ?? [])]
+    return sections.find((it) => it?.properties?.[key] !== undefined)?.properties?.[key]
+  }, settings)
 }
 
 if (import.meta.main) {

@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { afterEach, describe, expect, test } from 'vitest'
+import { cachedEnv } from './support/compile-cache.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const BEFORE = [
@@ -13,6 +14,7 @@ const BEFORE = [
   './scripts/from-source.mjs',
   'examples/demo/main.ts',
 ]
+const env = cachedEnv()
 
 interface Demo {
   readonly child: ChildProcess
@@ -25,7 +27,7 @@ interface Demo {
 const children = new Set<ChildProcess>()
 
 function startDemo(...args: string[]): Demo {
-  const child = spawn(process.execPath, [...BEFORE, ...args], { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(process.execPath, [...BEFORE, ...args], { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'pipe'] })
   children.add(child)
   const exit = once(child, 'exit').then(([code, signal]) => {
     children.delete(child)

@@ -6,11 +6,13 @@ import { type Clock, createBalancer, memory } from 'evenkeel'
 import { type ManualClock, manualClock } from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
 import { balancerBench } from './support/balancer-bench.ts'
+import { cachedEnv } from './support/compile-cache.ts'
 import { status } from './support/plays.ts'
 import { balancerError } from './support/scripted.ts'
 import { balance, idle, inflight, keeper, nobody, pause, until } from './support/upstreams.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const env = cachedEnv()
 
 /** Whether a promise has resolved by now. */
 async function isOver(promise: Promise<unknown>, clock: ManualClock): Promise<boolean> {
@@ -364,6 +366,7 @@ async function ending(
     process.on('exit', () => console.log('after', Date.now() - globalThis.doneMs))`
   const child = spawn(process.execPath, [...args, '-e', program, '--', ...urls], {
     cwd: ROOT,
+    env,
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: 10_000,
     killSignal: 'SIGKILL',

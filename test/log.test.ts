@@ -143,7 +143,7 @@ describe('a logger', () => {
     expect(logger.of('reload failed')).toEqual([
       {
         ...{ level: 'error', message: 'reload failed', code: 'CONFIG' },
-        error: expect.stringContaining('backends[0].weight: expected a number >= 0, found -1'),
+        error: expect.stringContaining('backends[0].weight: expected a number >= 0 and <= 1000000000, found -1'),
       },
       {
         ...{ level: 'error', message: 'reload failed', code: 'CONFIG' },

@@ -1,6 +1,14 @@
-import { createBalancer, memory, type Policy, type Transport } from 'evenkeel'
+import {
+  type BalancerError,
+  createBalancer,
+  failover,
+  memory,
+  type Policy,
+  type Strategy,
+  type Transport,
+} from 'evenkeel'
 import { manualClock } from 'evenkeel/testing'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 
 const BACKENDS = [{ url: 'http://a.test', id: 'a' }]
 
@@ -49,4 +57,62 @@ test('a limit below one millisecond is a limit', async () => {
   await clock.advance(10)
   await late
   await balancer.close()
+})
+
+describe('a strategy of one’s own is named in what is told of its mistakes:', () => {
+  /** Nothing of it has the types that it should have. */
+  const own = (start: () => unknown): Strategy => ({ name: 'mine', start }) as unknown as Strategy
+  const picking = (picked: unknown): Strategy => own(() => ({ build: () => () => picked }))
+  const make = (strategy: Strategy): ReturnType<typeof createBalancer> =>
+    createBalancer({ backends: [...BACKENDS, 'http://b.test'], transport: memory({ a: {} }), strategy })
+  const oops = new Error('oops')
+  const fail = (): never => {
+    throw oops
+  }
+
+  test.each([
+    [
+      'a start that returns nothing',
+      () => {},
+      'expected start to return an object with build, got a value of type undefined',
+    ],
+    ['one without build', () => ({}), 'expected start to return an object with build, got a value of type object'],
+    ['a start that is async', async () => {}, 'expected start to return an object with build, got a promise'],
+    ['a start that throws', fail, 'start failed'],
+    [
+      'a build that returns nothing',
+      () => ({ build: () => {} }),
+      'expected build to return a function, got a value of type undefined',
+    ],
+    ['a build that throws', () => ({ build: fail }), 'build failed'],
+  ])('%s', async (_, start, message) => {
+    const refusal = expect.objectContaining({ code: 'CONFIG', message: `strategy mine: ${message}` })
+    expect(() => make(own(start))).toThrow(refusal)
+    expect(() => make(failover(own(start)))).toThrow(refusal)
+    const balancer = make({ ...picking(undefined), name: 'fine' })
+    await expect(balancer.update({ backends: BACKENDS, strategy: own(start) })).rejects.toEqual(refusal)
+    await balancer.close()
+  })
+
+  test.each([
+    [{ id: 'a' }, 'a value of type object'],
+    [Promise.resolve(undefined), 'a promise'],
+    ['a', 'a value of type string'],
+    [null, 'null'],
+  ])('a picker that returns %o', async (picked, found) => {
+    const balancer = make(picking(picked))
+    const error = (await balancer.fetch('/').catch((error: unknown) => error)) as BalancerError
+    const message = `strategy mine: expected its picker to return one of the backends, or undefined, got ${found}`
+    expect(error).toMatchObject({ code: 'CONFIG', message })
+    expect(error.cause).toBeInstanceOf(TypeError)
+    expect(() => balancer.acquire({ tags: ['x'] })).toThrow(expect.objectContaining({ code: 'CONFIG' }))
+    expect(balancer.stats().pools.default!.inflight).toBe(0)
+    await balancer.close()
+  })
+
+  test('a score that is no number is none', async () => {
+    const balancer = make(own(() => ({ build: () => () => undefined, score: () => 'high' })))
+    expect(balancer.stats().pools.default!.backends.map(({ score }) => score)).toEqual([undefined, undefined])
+    await balancer.close()
+  })
 })

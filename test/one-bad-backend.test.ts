@@ -83,7 +83,8 @@ describe('one of 20 backends fails fast, 5 s down and 5 s up', () => {
   test.each(STRATEGIES)(
     'with %s at most one caller in a thousand sees it, and it draws no more than its share',
     async (strategy) => {
-      const { calls, failed, share } = await load(40, 'POST', flapping, { strategy })
+      // Two outages: the first one finds it, the second one finds it after a comeback.
+      const { calls, failed, share } = await load(20, 'POST', flapping, { strategy })
       console.info(
         `${strategy}: ${failed} of ${calls} POSTs failed; the flapping backend got ${(share * 100).toFixed(2)} % of the attempts`,
       )

@@ -181,7 +181,10 @@ describe('revisions', () => {
       throw new Error('broken')
     }
     await expect(balancer.update({ backends: [] })).rejects.toMatchObject({ code: 'CONFIG' })
-    await expect(balancer.update({ backends: [B], strategy: { name: 'x', start: throwing } })).rejects.toThrow('broken')
+    await expect(balancer.update({ backends: [B], strategy: { name: 'x', start: throwing } })).rejects.toMatchObject({
+      code: 'CONFIG',
+      cause: { message: 'broken' },
+    })
     expect(balancer.revisions()).toHaveLength(1)
     expect((await balancer.update({ backends: [B] })).number).toBe(2)
   })
@@ -399,7 +402,7 @@ describe('a source that is followed', () => {
     vault.fail(new SyntaxError('Unexpected token: "sk-0123456789" is not JSON'))
     vault.fail('sk-0123456789')
     expect(told).toEqual([
-      'CONFIG   backends[0].weight: expected a number >= 0, found -1',
+      'CONFIG   backends[0].weight: expected a number >= 0 and <= 1000000000, found -1',
       'CONFIG vault: ENOENT: no such file',
       'CONFIG vault: it threw SyntaxError', // parsers quote what they cannot read
       'CONFIG vault: it threw what is no error',

@@ -11,7 +11,6 @@ import { VirtualTime } from '../bench/sim/virtual-time.ts'
 
 /** The short form of `npm run sim`. */
 const REQUESTS_OF_CHECKS = 40_000
-const REQUESTS_OF_STATEMENTS = 24_000
 const LONG_MS = 240_000
 
 describe('the simulator', () => {
@@ -50,9 +49,9 @@ describe('the simulator', () => {
 })
 
 test('the strategies rank as they must, under three seeds', { timeout: LONG_MS }, async () => {
-  const statements = await judged(async (cells) => {
+  const statements = await judged(async (jobs) => {
     const results: Result[] = []
-    for (const cell of cells) results.push(await resultOf({ ...cell, requests: REQUESTS_OF_STATEMENTS }))
+    for (const job of jobs) results.push(await resultOf(job))
     return results
   })
   const wrong = statements.flatMap(({ says, findings }) =>

@@ -85,7 +85,9 @@ describe('an update that is wrong', () => {
       },
     }
     await expect(balancer.update(change)).rejects.toThrow(
-      what === 'a validation error' ? /pools\.second\.retry\.attempts/ : 'a part of mine is broken',
+      what === 'a validation error'
+        ? /pools\.second\.retry\.attempts/
+        : /^(a part of mine is broken|strategy broken: (start|build) failed)$/,
     )
     expect(balancer.name).toBe('evenkeel')
     expect(balancer.stats()).toEqual(before.stats)

@@ -47,7 +47,7 @@ const cells: Cell[] = rows.flatMap((row) =>
 )
 const [checks, rankings] = await Promise.all([
   checked(), // in this thread, the rest in others
-  judged((wanted) => resultsOf(wanted.map((cell) => ({ ...cell, requests: REQUESTS_OF_STATEMENTS })))),
+  judged((jobs) => resultsOf(jobs.map((job) => ({ ...job, requests: REQUESTS_OF_STATEMENTS })))),
 ])
 const results = await resultsOf(cells.map((cell) => ({ ...cell, requests, seed })))
 const report: Report = {

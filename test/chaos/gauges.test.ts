@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { heapBytes, slopeOf } from './gauges.ts'
+import { heapBytes, keptBytes, slopeOf } from './gauges.ts'
 
 test('a slope is what most pairs of points say, whatever a few wild ones do', () => {
   const points = Array.from({ length: 20 }, (_, x): [number, number] => [x, 5 + 2 * x])
@@ -8,11 +8,14 @@ test('a slope is what most pairs of points say, whatever a few wild ones do', ()
   expect(slopeOf([[1, 1]])).toBe(0)
 })
 
-test('the heap is seen to grow by what is kept, and not by what is not', async () => {
-  const before = await heapBytes()
+test.each([
+  ['the heap', heapBytes],
+  ['what outlives collections', keptBytes],
+])('%s is seen to grow by what is kept, and not by what is not', async (_, bytesOf) => {
+  const before = await bytesOf()
   const kept = Array.from({ length: 20_000 }, (_, n) => ({ n, text: `number ${n}` }))
-  const after = await heapBytes()
+  const after = await bytesOf()
   expect(after - before).toBeGreaterThan(kept.length * 30)
   kept.length = 0
-  expect((await heapBytes()) - before).toBeLessThan((after - before) / 2)
+  expect((await bytesOf()) - before).toBeLessThan((after - before) / 2)
 })

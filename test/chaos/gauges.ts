@@ -1,16 +1,29 @@
 import process from 'node:process'
-import { setFlagsFromString } from 'node:v8'
+import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
 /** In use after everything that can be collected is, bytes. */
 export async function heapBytes(): Promise<number> {
+  await collected()
+  return process.memoryUsage().heapUsed
+}
+
+/**
+ * What leaks ends up here, bytes: without code, which is compiled for minutes, and without the young ones, which are calls under way.
+ */
+export async function keptBytes(): Promise<number> {
+  await collected()
+  const kept = getHeapSpaceStatistics().filter(({ space_name: name }) => /^(old|large_object)_space$/.test(name))
+  return kept.reduce((sum, { space_used_size: bytes }) => sum + bytes, 0)
+}
+
+async function collected(): Promise<void> {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
   for (let i = 0; i < 3; i++) {
     collect()
     await new Promise(setImmediate) // finalizers run
   }
-  return process.memoryUsage().heapUsed
 }
 
 /** What holds up this process, and who listens to it. */

@@ -3,7 +3,7 @@ import { type Fault, faultServer, seededRandom } from 'evenkeel/testing'
 import { pause } from '../support/upstreams.ts'
 import { GOOD, LIGHT_PLAYS } from './cases.ts'
 import { type Asked, FACES, type FaceName, type Seen } from './faces.ts'
-import { heapBytes, standing } from './gauges.ts'
+import { keptBytes, standing } from './gauges.ts'
 import { accounts, isAnswer, startFront } from './play.ts'
 
 const SERVERS = 3
@@ -115,7 +115,7 @@ export async function soak({ minutes, perSecond, sampleMs, tell }: SoakOptions):
     underWay--
   }
   const sample = async (minute: number): Promise<void> => {
-    const now = { minute, heapKiB: (await heapBytes()) / 1_024, ...standing() }
+    const now = { minute, heapKiB: (await keptBytes()) / 1_024, ...standing() }
     samples.push(now)
     const { heapKiB, sockets, timers, listeners } = now
     tell(

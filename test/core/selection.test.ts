@@ -130,6 +130,15 @@ describe('a pick', () => {
     }
   })
 
+  test('fails with CONFIG when it is neither an id nor a function', async () => {
+    const { send } = bench(['a', 'b'])
+    for (const option of ['prefer', 'only']) {
+      const error = await balancerError(send({ [option]: 5 }))
+      const message = `the ${option} of a call: expected an id or a function, got a value of type number`
+      expect([error.code, error.message]).toEqual(['CONFIG', message])
+    }
+  })
+
   test('meets who was not tried first, then anyone again', async () => {
     const { pool, callOf, transport } = bench(['a', 'b', 'c'], { play: (send) => send.refuse() })
     const call = callOf({ prefer: 'b' })

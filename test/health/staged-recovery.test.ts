@@ -1,4 +1,12 @@
-import { type CallOptions, weightedRandom, weightedRoundRobin } from 'evenkeel'
+import {
+  type BalancerOptions,
+  type CallOptions,
+  createBalancer,
+  memory,
+  weightedRandom,
+  weightedRoundRobin,
+} from 'evenkeel'
+import { manualClock, seededRandom } from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
 import { slowStart } from '../../src/health/slow-start.ts'
 import { bad, good, type OutlierBench, outlierBench } from '../support/outlier-bench.ts'
@@ -39,6 +47,7 @@ describe('by success, one that came back', () => {
       seen.push(it.backend('a').weight)
     }
     expect(seen).toEqual([0.1, 0.3, 0.3, 0.5, 0.5, 1])
+    await it.clock.advance(100)
     expect([it.backend('b').weight, it.clock.pending]).toEqual([1, 0])
   })
 
@@ -124,12 +133,43 @@ describe('by success, one that came back', () => {
     expect(it.backend('a').weight).toBe(1)
   })
 
-  test('needs no timer and changes nothing while nothing ends', async () => {
+  test('goes one step up for each ten seconds in which nothing comes, and no picker is built between', async () => {
     const strategy = inTurn()
     const it = returned({ strategy })
     const built = strategy.built.length
-    await it.clock.advance(3_600_000)
-    expect([it.clock.pending, strategy.built.length - built, it.backend('a').weight]).toEqual([0, 0, 0.1])
+    const seen: number[] = []
+    for (const afterMs of [9_999, 101, 9_899, 201, 9_799, 301]) {
+      await it.clock.advance(afterMs)
+      seen.push(it.backend('a').weight)
+    }
+    expect(seen).toEqual([0.1, 0.3, 0.3, 0.5, 0.5, 1])
+    expect([it.clock.pending, strategy.built.length - built]).toEqual([0, 3])
+  })
+
+  test('has to prove itself where anything comes: what is under way may yet fail', async () => {
+    const it = returned(byHand)
+    const answer = it.send({ prefer: 'a' })
+    const send = it.transport.last()
+    await it.clock.advance(60_000)
+    expect(it.backend('a').weight).toBe(0.1)
+    send.answer(500)
+    await answer.catch(() => {})
+    await it.clock.advance(9_900)
+    expect(it.backend('a').weight).toBe(0.1) // what failed was news
+    await answers(it, 1)
+    expect(it.backend('a').weight).toBe(0.3)
+    await it.clock.advance(9_900)
+    expect(it.backend('a').weight).toBe(0.3)
+    await it.clock.advance(200)
+    expect(it.backend('a').weight).toBe(0.5)
+  })
+
+  test('takes a second for a step without requests even where a share need not last', async () => {
+    const it = returned({ watchers: [slowStart({ ...settings, dwellMs: 0 })] })
+    await it.clock.advance(950)
+    expect(it.backend('a').weight).toBe(0.1)
+    await it.clock.advance(2_300)
+    expect([it.backend('a').weight, it.clock.pending]).toEqual([1, 0])
   })
 
   test('starts anew when it was out again, and is forgotten when it has left', async () => {
@@ -211,4 +251,37 @@ describe('in a balancer, by success', () => {
     }
     expect(seconds).toBeLessThan(120)
   })
+
+  test.each(['peak-ewma', 'prequal'] as const)(
+    'one that is added has its part under %s after half a minute',
+    async (name) => {
+      const clock = manualClock()
+      const served: Record<string, number> = { a: 0, b: 0, c: 0, d: 0 }
+      const script = { headMs: 5, body: 'ok' }
+      const transport = memory({ a: script, b: script, c: script, d: script }, { clock })
+      const optionsOf = (ids: string): BalancerOptions => ({
+        backends: [...ids].map((id) => ({ id, url: `http://${id}.test` })),
+        transport,
+        strategy: name,
+        health: { slowStart: { by: 'success' } },
+      })
+      const balancer = createBalancer({ ...optionsOf('abc'), clock, random: seededRandom(7) })
+      balancer.on('attempt', ({ backend }) => served[backend.id]!++)
+      const serve = async (calls: number): Promise<void> => {
+        for (let i = 0; i < calls; i++) {
+          const answer = balancer.request('/')
+          await clock.advance(25)
+          await (await answer).body.text()
+        }
+      }
+      await serve(200)
+      await balancer.update(optionsOf('abcd'))
+      await serve(1_400) // 35 s
+      expect(balancer.stats().pools.default!.backends[3]!.weight).toBe(1)
+      const before = served.d!
+      await serve(2_400)
+      expect((served.d! - before) / 2_400).toBeGreaterThan(0.15)
+      await balancer.close()
+    },
+  )
 })

@@ -1,0 +1,8 @@
+import { test } from 'vitest'
+import { leaseStories } from './support/lease-story.ts'
+
+/** What goes wrong in one story of 3 300 is found in 95 of 100 such runs. */
+const RUNS = 10_000
+
+test(`a lease ends exactly once in ${RUNS} interleavings of answer, abort, failure, timeout, update and close`, () =>
+  leaseStories(RUNS))
