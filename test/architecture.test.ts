@@ -76,7 +76,7 @@ const CONFIG_VALUES: Readonly<Record<string, readonly string[]>> = {
   'core/equal.ts': ['isDeepEqual', 'isPlain'],
   'core/outcome.ts': ['CLASSES'],
   'core/secret.ts': ['Secret', 'digestOf'],
-  'core/spelling.ts': ['isKeySource', 'isPrime', 'seemsSecret'],
+  'core/spelling.ts': ['isKeySource', 'isPrime', 'nameText', 'seemsSecret'],
   'core/options.ts': ['BREAKER_DEFAULTS', 'BREAKER_FIELDS', 'CONNECTION_DEFAULTS'],
 }
 

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { BalancerError } from '../src/core/errors.ts'
 import { A, endpoint, expectRows, refused, resolve, setting, verb } from './config-rows.ts'
+import { refusedFile } from './support/config-files.ts'
 
 describe('unknown keys', () => {
   test('are refused, with the key that was meant or those there are', () => {
@@ -86,6 +87,60 @@ describe('the error', () => {
     expect(error.issues).toHaveLength(20)
     for (const text of [error.message, String(error.stack), JSON.stringify(error), inspect(error, { depth: 20 })]) {
       expect(text).not.toContain('C4N4RY')
+    }
+  })
+
+  test('names what is no key, and of a key in the place of a name shows a short start and the length', () => {
+    const names = ['http2MaxConcurrentStreams', 'ipv4Addresses', 'x509Certificate', 'claude35sonnet20241022']
+    names.push('qwen25coder32b', 'i-0abcd1234ef567890', '/healthcheckv1', '10000milliseconds', 'OPENAI_API_KEY2')
+    names.push('http://payments01internal.example.com:8080', 'us.meta.llama3-2-90b-instruct-v1:0', 'sk-learn-models')
+    for (const name of names) {
+      const [byKey, byValue] = refused({ ...(setting({}) as object), [name]: 1, name: '', strategy: name }).issues!
+      expect(byKey!.path).toMatch(name)
+      expect([byValue!.path, byKey!.path]).not.toContain('…')
+      expect(refused(setting({ strategy: name })).issues![0]!.found).toBe(JSON.stringify(name))
+    }
+    const keys = ['sk-ant-api03-Zq8xK2', 'AIzaSyD3m0K3y000', 'xai-0123456789', 'ghp_0123456789', 'Bearer 0123456789']
+    keys.push(
+      'hG7dK2mQ9xT4vB6nR1wZ',
+      'd41d8cd98f00b204e9800998ecf8427e',
+      'kQ7-hG7dK2mQ9xT4vB6n',
+      'sk-proj-aaaaaaaaaaaaaa1',
+    )
+    const { issues, message } = refused(setting(Object.fromEntries(keys.map((key) => [key, 1]))))
+    expect(issues).toHaveLength(keys.length)
+    expect(issues!.map(({ path }) => path)).toEqual([
+      '["…(19)"]',
+      '["…(16)"]',
+      '["…(14)"]',
+      '["…(14)"]',
+      '["…(17)"]',
+      '["hG7d…(20)"]',
+      '["d41d…(32)"]',
+      '["kQ7-…(20)"]',
+      '["sk-p…(23)"]',
+    ])
+    for (const key of keys) expect(message).not.toContain(key.slice(0, 5))
+  })
+
+  test('hides a key that names a pool, a strategy or a provider in every word of it', async () => {
+    const keys = ['sk-ant-api03-Zq8xK2hG7dK2', 'sk-or-v1:0123456789abcdef']
+    const backends = [A, A, { url: 'http://127.0.0.1:2', timeouts: { attemptMs: 9 } }]
+    for (const key of keys) {
+      const own = { backends, retry: { baseMs: 9, maxMs: 3 }, timeouts: { totalMs: 5 }, limits: { queue: {} } }
+      const hedged = { hedge: { delayMs: 9 }, retry: { bufferBytes: 0 } }
+      const strategies = [
+        { name: key, start: verb },
+        { name: key, start: verb },
+      ]
+      const error = refused({ pools: { [key]: own, b: { backends: [A], ...hedged } }, strategies, strategy: 'nope' })
+      expect(error.message).toMatch(/which is pools\["sk-.…\(25\)"\]\.retry\.baseMs/)
+      expect(error.issues!.length).toBeGreaterThan(4)
+      expect(inspect(error, { depth: 20 })).not.toContain(key.slice(0, 6))
+      const text = `[pools.${JSON.stringify(key)}]\nbackends = ["http://a", "http://b"]\nretry = { base = "9s", max = "3s" }`
+      const { issues, message } = await refusedFile(text)
+      expect(issues![0]!.expected).toMatch(/which is pools\["sk-.…\(25\)"\]\.retry\.base$/)
+      expect(message).not.toContain(key.slice(0, 6))
     }
   })
 

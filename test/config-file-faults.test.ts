@@ -300,6 +300,14 @@ test('failover within failover is not offered', async () => {
 test('sections within a table are told where they belong', async () => {
   expect(await complaintsOf(`[settings]\nname = "x"\n${TWO}`)).toEqual([
     expect.stringContaining('expected backends, pools or models'),
-    '3:1: settings.backends: expected backends at the top of the file, above the first table, found one within a table',
+    '3:1: settings.backends: expected backends at the top of the file, above the first table or as [[backends]], found one within a table',
+  ])
+  const user = 'name = "U"\ntoken = "t-0123456789"'
+  expect(await complaintsOf(`${TWO}[settings.users.u]\n${user}\n[settings.retry.settings]\nattempts = 2`)).toEqual([
+    '2:11: settings.users: expected users at the top of the file, as in [users.NAME], found one within a table',
+    '5:17: settings.retry.settings: expected settings at the top of the file, as in [settings], found one within a table',
+  ])
+  expect(await complaintsOf(`[pools.x]\n${TWO}[pools.x.settings.retry]\nattempts = 2`)).toEqual([
+    '3:10: pools.x.settings: expected what is in it without this table, right in [pools.NAME], found one within a table',
   ])
 })

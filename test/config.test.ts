@@ -115,6 +115,7 @@ describe('a backend', () => {
         [{ maxInflight: 0 }, 'maxInflight', 'a whole number >= 1', '0'],
         [{ maxInflight: 1.5 }, 'maxInflight', 'a whole number >= 1', '1.5'],
         [{ maxInflight: Infinity }, 'maxInflight', 'a whole number >= 1', 'Infinity'],
+        [{ maxInflight: 2 ** 31 - 1 }, 'maxInflight', 'a whole number >= 1 and <= 2147483646', '2147483647'],
         [{ id: '' }, 'id', '1 to 256 visible ASCII', '""'],
         [{ id: 'a b' }, 'id', '1 to 256 visible ASCII', '"a b"'],
         [{ id: 'é' }, 'id', '1 to 256 visible ASCII', '"é"'],

@@ -125,6 +125,12 @@ test('the service runs by its file, reloads it, tells of itself, and ends in ord
   await said(service, ({ origin, restores }) => origin === 'rollback' && restores === 1)
   expect(['one', 'two']).toContain(await ask())
 
+  // And no further than to the first one: not back to what it has just left.
+  service.child.kill('SIGUSR2')
+  await said(service, ({ msg }) => msg === 'there is no configuration to go back to')
+  expect((await revisions()).map(({ restores }) => restores)).toEqual([undefined, undefined, 1])
+  expect(['one', 'two']).toContain(await ask())
+
   // SIGTERM lets finish who is under way, on connections that are there already too, and takes nobody new.
   const last = fetch(`${proxy}/held`)
   await until(() => held !== undefined, 'the request did not arrive')
@@ -142,6 +148,26 @@ test('the service runs by its file, reloads it, tells of itself, and ends in ord
   expect(await service.exit).toBe(0)
   expect(logOf(service).at(-1)!.msg).toBe('balancer closed')
   expect(await service.stderr).toBe('')
+})
+
+test('a second signal ends the service at once, whichever came first', { timeout: 60_000 }, async () => {
+  let isHeld = false
+  const backend = await upstream(() => {
+    isHeld = true // and is never answered
+  })
+  const file = join(await folder(), 'service.toml')
+  await writeFile(file, await fileFor(backend.url))
+  const service = startExample('service.ts', file)
+  const { proxy } = await said(service, ({ msg }) => msg === 'service is up')
+  const last = fetch(`${proxy}/`).catch(() => 'cut')
+  await until(() => isHeld, 'the request did not arrive')
+  service.child.kill('SIGTERM')
+  const ask = (): Promise<unknown> =>
+    fetch(`${proxy}/`, { signal: AbortSignal.timeout(1_000) }).catch(({ cause }) => cause?.code)
+  await expect.poll(ask, { timeout: 20_000 }).toBe('ECONNREFUSED')
+  service.child.kill('SIGINT')
+  expect(await service.exit).toBe('SIGINT')
+  expect(await last).toBe('cut')
 })
 
 test.each([

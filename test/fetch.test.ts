@@ -1164,6 +1164,41 @@ describe('request headers', () => {
     expect(statsOf(balancer).requests).toBe(0)
   })
 
+  test.each([
+    [{ x: 'sk-key\n0' }, 'Headers.append: a header is an invalid header value.'],
+    [{ x: `sk-key\n"0" '1'` }, 'Headers.append: a header is an invalid header value.'],
+    [{ 'sk-key 0': 'x' }, 'Headers.append: a header is an invalid header name.'],
+    [['sk-key'], '[0] (a header) is not iterable.'],
+    [{ [Symbol('sk-key')]: 'x' }, 'Key a header in '],
+  ])('that are wrong are not quoted: %#', async (headers, message) => {
+    const { fetch } = balance(['http://127.0.0.1:1'])
+    const given = { headers: headers as unknown as Record<string, string> }
+    for (const input of ['/', new Request('http://a.test/')]) {
+      const error = await rejection(fetch(input, given))
+      expect(error).toBeInstanceOf(TypeError)
+      expect((error as Error).message).toContain(message)
+      expect(inspect(error)).not.toContain('sk-key')
+    }
+  })
+
+  test('are not what every error is about: others are told as they are', async () => {
+    const { fetch } = balance(['http://127.0.0.1:1'])
+    const mode =
+      (init: object): (() => Request) =>
+      () =>
+        new Request('http://a.test/', init)
+    const init = { mode: 'bad"x"' } as unknown as RequestInit
+    expect(mode(init)).toThrow('bad"x" is not an accepted type')
+    await expect(fetch(new Request('http://a.test/'), init)).rejects.toThrow('bad"x" is not an accepted type')
+    const own = new TypeError('mine: "a" is not b')
+    const value = {
+      toString() {
+        throw own
+      },
+    }
+    expect(await rejection(fetch('/', { headers: { x: value as unknown as string } }))).toBe(own)
+  })
+
   test('that are the connection’s are not the caller’s to set', async () => {
     const backend = await keeper()
     const { fetch } = balance([backend])

@@ -12,6 +12,8 @@ const REQUESTS = 20_000
 /** With split answers every one takes 5 ms, and what counts is the one kill: enough before it and after it. */
 const SPLIT_REQUESTS = 5_000
 const INFLIGHT = 64
+/** Until somebody is cut off. */
+const MOST_STORIES = 8
 /** Its body is still to be written then, ms. */
 const FAST_HEAD_MS = 3
 
@@ -143,8 +145,15 @@ describe('a backend gets SIGKILL at 64 in flight and is started again', () => {
     })
 
     test(`${face}: with holdBytes 0 every cut body is told to its reader, and none is sent again`, async () => {
-      const { endings, attempts } = await tell('split', face, { retry: { holdBytes: 0 } })
-      const cut = attempts.filter((attempt) => attempt.outcome!.class === 'truncated')
+      let story: Story
+      let cut: readonly Attempt[]
+      let told = 0
+      do {
+        story = await tell('split', face, { retry: { holdBytes: 0 } })
+        cut = story.attempts.filter((attempt) => attempt.outcome!.class === 'truncated')
+        // On a busy machine the kill may come after the last body: then there is nothing to see yet.
+      } while (cut.length === 0 && ++told < MOST_STORIES)
+      const { endings } = story
       console.log(`${face}: ${cut.length} heads handed over and cut; ${JSON.stringify(endings)}`)
       expect(cut.length).toBeGreaterThan(0)
       expect(endings.cut + endings.failed).toBe(cut.length)

@@ -404,7 +404,7 @@ describe('an update', () => {
       },
     }
     const carts = { backends: ['http://carts.test'], strategy: broken }
-    await expect(balancer.update({ ...config, pools: { users: users!, carts } })).rejects.toThrow('strategy on fire')
+    await expect(balancer.update({ ...config, pools: { users: users!, carts } })).rejects.toThrow('start failed')
     expect(balancer.stats()).toEqual(before)
     expect(await text('/', { pool: 'orders' })).toBe('orders')
   })

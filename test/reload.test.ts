@@ -33,8 +33,9 @@ test('a revision that is kept costs little, and one that is not costs nothing', 
   const [ten, thirty, later] = JSON.parse(stdout) as [number, number, number]
   const each = (thirty - ten) / 20
   console.log(`a revision keeps ${each.toFixed(1)} KiB; sixty more leave ${later - thirty} KiB`)
-  // Two pools of four backends, one of them new each time: 26 KiB. With the parts of its plan it was 42, with paths in pieces 65.
-  expect(each).toBeLessThan(34)
-  // One KiB each would be a hundred.
-  expect(later - thirty).toBeLessThan(100)
+  // Two pools of four backends, one of them new each time: 26 KiB, with every new Node some more or less. With the parts of its plan
+  // it was 42, with paths in pieces 65.
+  expect(each).toBeLessThan(42)
+  // Between two collections some hundred KiB come and go; sixty kept ones would be 1 500.
+  expect(later - thirty).toBeLessThan(200)
 })

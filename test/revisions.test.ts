@@ -230,6 +230,26 @@ describe('revisions', () => {
     expect(await balancer.update({ ...optionsOf(keys[1]!), backends: [{ ...backend, headers }] })).toBe(revision)
   })
 
+  test('show no key that is called an id, a name or a zone', async () => {
+    const key = 'sk-ant-api03-Zq8xK2hG7dK2'
+    const spare = { ...B, zone: `zone ${key}` }
+    const balancer = balance({ backends: [A, spare] })
+    const { changes } = await balancer.update({ name: key, backends: [{ ...A, id: key }, spare] })
+    expect(changes.map(({ path }) => path)).toContain('pools.default.backends["sk-a…(25)"].url')
+    await balancer.update({ pools: { [key]: { backends: [spare, { ...A, id: key }] } } })
+    await balancer.update({
+      pools: {
+        [key]: {
+          backends: [
+            { ...A, id: key },
+            { ...spare, zone: key },
+          ],
+        },
+      },
+    })
+    expect(JSON.stringify(balancer.revisions())).not.toContain(key.slice(0, 6))
+  })
+
   test('of the same configuration have the same hash in every process; of others, and other keys, another', async () => {
     const hashOf = (options: BalancerOptions): string => balance(options).revisions()[0]!.hash
     const backends = [{ ...A, headers: { a: '1', b: '2' } }, B]
@@ -522,7 +542,9 @@ test('a watcher that throws when it is stopped leaves no update half done, and n
   balancer.on('warning', ({ message }) => void told.push(message))
   balancer.on('closed', () => void told.push('closed'))
   // What was begun for an update that is refused is stopped as well.
-  await expect(balancer.update({ backends: [B], watchers: [broken('new'), failing] })).rejects.toThrow('will not start')
+  await expect(balancer.update({ backends: [B], watchers: [broken('new'), failing] })).rejects.toThrow(
+    'watcher failing: start failed',
+  )
   expect(told).toEqual(['stop of new threw in pool default'])
   const revision = await balancer.update({ name: 'other', backends: [B], watchers: [broken('last')] })
   expect(revision.number).toBe(2)

@@ -6,6 +6,7 @@ import {
   type Attempt,
   type Backend,
   type BalancerEvents,
+  type BalancerOptions,
   createBalancer,
   grpcProbe,
   httpProbe,
@@ -16,7 +17,7 @@ import {
   wireHeaders,
 } from 'evenkeel'
 import { createProxy } from 'evenkeel/node'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { foundText } from '../src/config/issues.ts'
 import { isDeepEqual } from '../src/core/equal.ts'
 import { digestOf } from '../src/core/secret.ts'
@@ -131,6 +132,34 @@ describe('a secret', () => {
     const startMs = performance.now()
     for (let i = 0; i < 1_000; i++) redact('connect ECONNREFUSED 10.0.0.1:3000, backend a of pool default')
     console.log(`redacted 1000 messages from 500 keys in ${(performance.now() - startMs).toFixed(1)} ms`)
+  })
+
+  test('is prepared to be looked for once, however many revisions have it', async () => {
+    const encode = vi.spyOn(globalThis, 'btoa')
+    onTestFinished(() => encode.mockRestore())
+    const transport = memory({})
+    const key = (n: number): string => `Bearer key-${n}-0123456789`
+    const optionsOf = (weight: number, keys: readonly string[]): BalancerOptions => ({
+      transport,
+      backends: keys.map((authorization, n) => ({ url: `http://${n}.test`, weight, headers: { authorization } })),
+    })
+    const first = Array.from({ length: 20 }, (_, n) => key(n))
+    const balancer = createBalancer(optionsOf(1, first))
+    onTestFinished(() => balancer.close())
+    const encoded = (): number => {
+      encode.mockClear()
+      expect(balancer.redact(`no ${key(0)}, no ${key(19)}`)).toBe('no [redacted], no [redacted]')
+      return encode.mock.calls.length
+    }
+    const each = encoded() / 20
+    expect(each).toBeGreaterThan(0)
+    for (let weight = 2; weight < 6; weight++) {
+      await balancer.update(optionsOf(weight, first))
+      expect(encoded()).toBe(0)
+    }
+    await balancer.update(optionsOf(6, [...first.slice(0, -1), key(20)]))
+    expect(encoded()).toBe(each)
+    expect(balancer.redact(key(20))).toBe('[redacted]')
   })
 
   test('is known by the name of its setting, and a setting that only sounds like one is none', () => {

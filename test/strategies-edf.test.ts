@@ -246,6 +246,6 @@ describe('earliest deadline first with a bias to the less loaded', () => {
 
   test.each([-1, Number.NaN])('refuses a bias of %d', (bias) => {
     expect(() => edf({ bias })).toThrow(BalancerError)
-    expect(() => edf({ bias })).toThrow(`edf: bias: expected >= 0, got ${bias}`)
+    expect(() => edf({ bias })).toThrow(`edf: bias: expected a finite number >= 0, got ${bias}`)
   })
 })

@@ -71,6 +71,12 @@ test.each<[string, Loose, readonly unknown[], string]>([
     [{ key: 'call', like: 'envoy', points: 5 }],
     "ring-hash: points: expected nothing, since rings like 'envoy' have minSize points, got 5",
   ],
+  [
+    'ringHash',
+    ringHash as Loose,
+    [{ key: 'call', like: 'envoy', maxSize: 100 }],
+    'ring-hash: maxSize: expected at least 1024, which is the default of minSize, got 100',
+  ],
 ])('%s tells what its arguments should be: %o %o', (_, make, args, message) => {
   expect(() => make(...args)).toThrow(expect.objectContaining({ name: 'BalancerError', code: 'CONFIG', message }))
 })

@@ -28,7 +28,7 @@ describe('parts made wrongly', () => {
     ['a price that is no function', () => untyped(smart)({ cost: 5 }), 'smart: cost: expected a function, got 5'],
     ['a price by name', () => untyped(thompson)({ cost: 'eur' }), 'thompson: cost: expected a function, got eur'],
     ['least of nothing', () => untyped(least)(), 'least: prefer: expected a function of two backends'],
-    ['a bias without end', () => edf({ bias: Infinity }), 'edf: bias: expected >= 0, got Infinity'],
+    ['a bias without end', () => edf({ bias: Infinity }), 'edf: bias: expected a finite number >= 0, got Infinity'],
     ['a probe of no path', () => untyped(prequal)({ path: 5 }), "prequal: path: expected a path that starts with '/'"],
     ['a path with a space', () => prequal({ path: '/a b' }), "prequal: path: expected ASCII without spaces and '#'"],
     ['a path with a fragment', () => prequal({ path: '/a#b' }), "prequal: path: expected ASCII without spaces and '#'"],

@@ -87,7 +87,7 @@ describe('an update that is wrong', () => {
     await expect(balancer.update(change)).rejects.toThrow(
       what === 'a validation error'
         ? /pools\.second\.retry\.attempts/
-        : /^(a part of mine is broken|strategy broken: (start|build) failed)$/,
+        : /^(strategy|policy|watcher) broken: (start|build|wrap) failed$/,
     )
     expect(balancer.name).toBe('evenkeel')
     expect(balancer.stats()).toEqual(before.stats)
@@ -132,7 +132,7 @@ describe('an update that is wrong', () => {
     const before = balancer.stats().pools.default!.backends.map(({ reasons }) => reasons)
     expect(before.flat()).toHaveLength(1)
     const broken = { ...right, health: { passive: { consecutive: 7 } }, watchers: [watcher] }
-    await expect(balancer.update(broken)).rejects.toThrow('a part of mine is broken')
+    await expect(balancer.update(broken)).rejects.toThrow('watcher broken: start failed')
     await balancer.update(right)
     expect(balancer.stats().pools.default!.backends.map(({ reasons }) => reasons)).toEqual(before)
   })

@@ -49,8 +49,8 @@ const admin = createServer((request, response) => {
 const [proxyUrl, adminUrl] = await Promise.all([listen(proxy, PORT), listen(admin, ADMIN_PORT)]).catch(refuse)
 
 process.on('SIGUSR2', () => void rollBack().catch((error) => logger.error(error, 'cannot go back')))
-process.once('SIGTERM', () => void end()) // a second one ends it at once
-process.once('SIGINT', () => void end())
+const ENDINGS = ['SIGTERM', 'SIGINT'] as const
+for (const signal of ENDINGS) process.on(signal, end)
 logger.info({ proxy: proxyUrl, admin: adminUrl, file }, 'service is up')
 
 /** Of every configuration that comes, the one it starts with included. */
@@ -60,15 +60,18 @@ async function load(path: string): Promise<Config> {
   return config
 }
 
-/** The file stays followed: its next change replaces what was brought back. */
+/** One step further back each time. The file stays followed: its next change replaces what was brought back. */
 async function rollBack(): Promise<void> {
-  const before = balancer.revisions().at(-2)
+  const revisions = balancer.revisions()
+  const { number, restores = number } = revisions.at(-1)!
+  const before = revisions.findLast((revision) => revision.number < restores)
   if (before === undefined) logger.warn('there is no configuration to go back to')
-  else await balancer.rollback(before.number)
+  else await balancer.rollback(before.restores ?? before.number)
 }
 
 /** The order that cuts nobody off: take no more connections, let those that are there finish, then the balancer. */
 async function end(): Promise<void> {
+  for (const signal of ENDINGS) process.off(signal, end) // the next one, of either, ends it at once
   proxy.close()
   proxy.keepAliveTimeout = 1 // ms: a client that has its answer is not waited for
   setTimeout(() => proxy.closeAllConnections(), DRAIN_MS).unref()

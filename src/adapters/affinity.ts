@@ -4,7 +4,7 @@ import { answeredBy } from '../core/call.ts'
 import type { Backend, BalancerResponse, Call, Wanted } from '../core/contracts.ts'
 import { cookies, withoutCookie } from '../core/cookies.ts'
 import { BalancerError, type ConfigIssue } from '../core/errors.ts'
-import { isToken, seemsSecret } from '../core/spelling.ts'
+import { isToken, nameText } from '../core/spelling.ts'
 
 export interface AffinityOptions {
   /** Name of the cookie; default 'evenkeel'. */
@@ -172,7 +172,7 @@ function issuesOf(options: AffinityOptions): readonly ConfigIssue[] {
   const { cookie: name = 'evenkeel', secret, whenOut, maxAgeS, path, sameSite, secure = 'auto' } = options
   for (const key of Object.keys(options)) {
     if (KEYS.includes(key)) continue
-    const path = `affinity.${seemsSecret(key) ? '…' : key}`
+    const path = `affinity.${nameText(key)}`
     issues.push({ path, expected: `one of ${KEYS.join(', ')}`, found: 'an unknown key' })
   }
   const isName = typeof name === 'string' && isToken(name)

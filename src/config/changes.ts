@@ -6,15 +6,20 @@ import { BalancerError } from '../core/errors.ts'
 import type { ResolvedOptions } from '../core/resolved.ts'
 import type { ConfigChange } from '../core/revisions.ts'
 import { digestOf, Secret } from '../core/secret.ts'
-import { configError, isSecret, isSecretUrl, type Path, pathText, quoted, UNREADABLE } from './issues.ts'
+import { nameText, seemsSecret } from '../core/spelling.ts'
+import { configError, isSecret, isSecretUrl, type Path, placeText, quoted, UNREADABLE } from './issues.ts'
 import { MOST_LEVELS } from './parsed.ts'
 
 type Tree = Readonly<Record<string, unknown>>
 
 /** Longest text of one value, characters. */
 const LONGEST = 200
-/** What users put into `meta` may lead anywhere, and to the same again and again. */
+/** What users put into `meta` and `tls` may lead anywhere, and to the same again and again. Below this many keys all else has ended. */
+const OWN_LEVELS = 5
+/** Objects and arrays down there that a hash looks into. */
 const MOST_SECTIONS = 500_000
+/** Longest path of a change, keys: what differs further down is told as a change of what it is in. */
+const DEEPEST = 8
 const REDACTED = '[redacted]'
 
 /** Every setting that differs, pools by name and backends by id; and their order, which is the one thing that settings do not say. */
@@ -23,8 +28,8 @@ export function changesBetween(before: ResolvedOptions, after: ResolvedOptions):
 }
 
 /**
- * SHA-256 of its canonical JSON, in hex: keys sorted, secrets hashed, functions and parts by name. Throws on what leads back to itself
- * or has no end to speak of: nothing can be compared with that.
+ * SHA-256 of its canonical JSON, in hex: keys sorted, secrets hashed, functions and parts by name, as is what lies too deep or comes after
+ * too much. Throws on what leads back to itself.
  */
 export function hashOf({ name, origins, route, log, pools: ordered }: ResolvedOptions): string {
   const pools = ordered.map(({ endpoints: backends, ...pool }) => ({ ...pool, backends }))
@@ -44,8 +49,8 @@ function treeOf({ name, origins, route, log, pools }: ResolvedOptions): Tree {
 function differences(before: unknown, after: unknown, path: Path): ConfigChange[] {
   if (isDeepEqual(before, after)) return []
   const [from, to] = [before ?? {}, after ?? {}]
-  if (!isOpen(from) || !isOpen(to)) {
-    return [{ path: pathText(path), from: textOf(before, path), to: textOf(after, path) }]
+  if (!isOpen(from) || !isOpen(to) || path.length >= DEEPEST) {
+    return [{ path: placeText(path), from: textOf(before, path), to: textOf(after, path) }]
   }
   const keys = [...new Set([...Object.keys(from), ...Object.keys(to)])]
   return keys.flatMap((key) => differences(from[key], to[key], [...path, key]))
@@ -66,12 +71,12 @@ function reordered(before: readonly string[], after: readonly string[], path: Pa
   const from = before.filter((id) => young.has(id))
   const to = after.filter((id) => old.has(id))
   const first = from.findIndex((id, place) => id !== to[place])
-  return first < 0 ? [] : [{ path: pathText(path), from: orderText(from, first), to: orderText(to, first) }]
+  return first < 0 ? [] : [{ path: placeText(path), from: orderText(from, first), to: orderText(to, first) }]
 }
 
 /** From the first that has moved. */
 function orderText(ids: readonly string[], first: number): string {
-  return (first > 0 ? '…, ' : '') + short(ids.slice(first).join(', '))
+  return (first > 0 ? '…, ' : '') + short(ids.slice(first).map(nameText).join(', '))
 }
 
 function nameOf({ name }: { readonly name: string }): string {
@@ -82,7 +87,7 @@ function textOf(value: unknown, path: Path): string | undefined {
   if (value === undefined) return undefined
   // The id of a backend says nothing about what is in it.
   const judged = path.map((key, depth) => (depth === 3 && path[2] === 'backends' ? 0 : key))
-  if (typeof value === 'string' && !isHidden(judged) && !isSecretUrl(value)) return quoted(value)
+  if (typeof value === 'string' && !isHidden(judged) && !isSecretText(value)) return quoted(value)
   return short(JSON.stringify(shown(value, judged)))
 }
 
@@ -91,22 +96,28 @@ function isHidden(path: Path): boolean {
   return isSecret(path) || path[4] === 'meta'
 }
 
-/** As JSON may show it. */
-function shown(value: unknown, path: Path): unknown {
-  if (isHidden(path) || (typeof value === 'string' && isSecretUrl(value))) return REDACTED
-  if (Array.isArray(value)) return value.map((inner) => shown(inner, [...path, 0]))
-  if (!isOpen(value)) return named(value)
-  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, shown(inner, [...path, key])]))
+function isSecretText(text: string): boolean {
+  return isSecretUrl(text) || seemsSecret(text)
 }
 
-/** `budget` is how many values there may still be. */
+/** As JSON may show it. */
+function shown(value: unknown, path: Path): unknown {
+  if (isHidden(path) || (typeof value === 'string' && isSecretText(value))) return REDACTED
+  if (path.length > DEEPEST) return named(value)
+  if (Array.isArray(value)) return value.map((inner) => shown(inner, [...path, 0]))
+  if (!isOpen(value)) return named(value)
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [nameText(key), shown(inner, [...path, key])]))
+}
+
+/** `budget` is how many objects and arrays may still be looked into. */
 function canonical(value: unknown, path: Path, above: readonly unknown[], budget: { left: number }): unknown {
   if (value instanceof Secret) return digestOf(value, (text) => hash('sha256', text))
   if (value instanceof Uint8Array) return hash('sha256', value) // a certificate
   if (!isOpen(value) && !Array.isArray(value)) return named(value)
-  if (above.includes(value)) throw refused(path, 'no value that is in itself', 'one')
-  if (above.length >= MOST_LEVELS) throw refused(path, `at most ${MOST_LEVELS} levels`, 'more')
-  if (--budget.left < 0) throw refused(path, `at most ${MOST_SECTIONS} objects and arrays`, 'more')
+  if (above.includes(value)) {
+    throw configError(undefined, [{ path, expected: 'no value that is in itself', found: 'one' }])
+  }
+  if (above.length >= MOST_LEVELS || (path.length > OWN_LEVELS && --budget.left < 0)) return named(value)
   const inner = [...above, value]
   if (Array.isArray(value)) return value.map((element, index) => canonical(element, [...path, index], inner, budget))
   const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1))
@@ -125,10 +136,6 @@ function named(value: unknown): unknown {
   if ((typeof value !== 'object' && typeof value !== 'function') || value === null) return value
   const { name } = value as { readonly name?: unknown }
   return typeof name === 'string' && name !== '' ? name : typeof value
-}
-
-function refused(path: Path, expected: string, found: string): BalancerError {
-  return configError(undefined, [{ path, expected, found }])
 }
 
 /** A getter deep in what is the user's own may throw. */

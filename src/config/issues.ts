@@ -1,5 +1,5 @@
 import { BalancerError, type ConfigIssue } from '../core/errors.ts'
-import { seemsSecret } from '../core/spelling.ts'
+import { nameText, seemsSecret } from '../core/spelling.ts'
 
 export type Path = readonly PropertyKey[]
 
@@ -39,7 +39,16 @@ export function pathText(path: Path): string {
 
 /** As `pathText`, for messages: a key that was pasted where a name belongs does not show. */
 export function placeText(path: Path): string {
-  return pathText(path.map((key) => (typeof key === 'string' && seemsSecret(key) ? '…' : key)))
+  return pathText(path.map((key) => (typeof key === 'string' ? nameText(key) : key)))
+}
+
+/** Words of ours, with names that users gave in quotes or as parts of paths: a key among those does not show. */
+export function clearedText(text: string): string {
+  return text.replace(/"((?:[^"\\]|\\.)*)"|\.([A-Za-z_$][\w$-]*)/g, (all: string, quote?: string, part?: string) => {
+    const name = quote ?? part!
+    if (!seemsSecret(name)) return all
+    return quote === undefined ? `["${nameText(name)}"]` : `"${nameText(name)}"`
+  })
 }
 
 /** Tells paths apart; `pathText` does not where it cuts long names. */
@@ -119,7 +128,11 @@ export function isPlain(value: unknown): value is Readonly<Record<string, unknow
 export function configError(root: unknown, findings: readonly Finding[], cause?: unknown): BalancerError {
   const unique = new Map<string, ConfigIssue>()
   for (const { path, expected, found } of inOrder(root, findings)) {
-    const issue = { path: placeText(path), expected, found: found ?? foundText(valueAt(root, path), path) }
+    const issue = {
+      path: placeText(path),
+      expected: clearedText(expected),
+      found: found === undefined ? foundText(valueAt(root, path), path) : clearedText(found),
+    }
     // What is said of the balancer may clash in several pools.
     unique.set(`${pathKey(path)}\n\n${expected}`, issue)
   }

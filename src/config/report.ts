@@ -2,6 +2,7 @@
 import { BalancerError, type ConfigIssue } from '../core/errors.ts'
 import { durationMs } from './durations.ts'
 import {
+  clearedText,
   type Finding,
   foundText,
   inOrder,
@@ -34,8 +35,8 @@ export function issuesOf(findings: readonly Finding[], told: Told): readonly Con
   for (const { path, expected, found } of inOrder(told.tree, findings)) {
     const issue = {
       path: path.length === 0 ? 'the file' : placeText(path),
-      expected,
-      found: found === undefined ? describe(valueAt(told.tree, path), path) : unquoted(found),
+      expected: clearedText(expected),
+      found: found === undefined ? describe(valueAt(told.tree, path), path) : clearedText(unquoted(found)),
       ...placeOf(path, told.places),
     }
     const key = `${pathKey(path)}\n\n${expected}`

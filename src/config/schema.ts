@@ -10,7 +10,7 @@ import type { ResolvedOptions } from '../core/resolved.ts'
 import { Secret } from '../core/secret.ts'
 import { DEFAULT_NAME, DEFAULT_POOL, DEFAULT_REVISIONS, DEFAULTS, fitted, WHEN_GIVEN } from './defaults.ts'
 import * as fields from './fields.ts'
-import { configError, type Finding } from './issues.ts'
+import { configError, type Finding, UNREADABLE } from './issues.ts'
 import type { JsonSchema } from './json-schema.ts'
 import { merge } from './merge.ts'
 import { contradictions } from './rules.ts'
@@ -42,8 +42,10 @@ import { complained, findingsOf } from './zod-issues.ts'
 
 const { MAYBE_VERB, NAME, SCOPE, VERB } = fields
 const CLASS_NAMES = Object.keys(CLASSES) as OutcomeClass[]
-/** Ten thousand of them, in thousandths, add up without a rounding error: shares stay what the weights say. */
+/** Nine million of them, if whole, add up without a rounding error: shares stay what the weights say. */
 const MOST_WEIGHT = 1e9
+/** One more would be no limit to a backend. */
+const MOST_INFLIGHT = 2 ** 31 - 2
 const ORIGIN_TEXT = 'an http: or https: origin, such as https://api.example.com'
 
 const anything = (): undefined => undefined
@@ -67,7 +69,7 @@ const endpoint = shape(
     priority: whole(0),
     zone: z.string('a string'),
     tags: list(word, 'an array of strings'),
-    maxInflight: whole(1),
+    maxInflight: whole(1, MOST_INFLIGHT),
     timeouts: shape(attemptTimes),
     headers,
     meta: record<unknown>('an object', anything),
@@ -314,10 +316,6 @@ function parsed(options: unknown): z.output<typeof schema> {
   } catch (error) {
     if (error instanceof BalancerError) throw error
     // A getter or a proxy threw.
-    throw configError(
-      undefined,
-      [{ path: [], expected: 'an object that can be read', found: 'one that throws' }],
-      error,
-    )
+    throw configError(undefined, [UNREADABLE], error)
   }
 }

@@ -163,9 +163,19 @@ function millisecondsOf(value: unknown, unit: Unit, path: Path, findings: Findin
 export function unknownKey(path: Path, known: readonly string[]): Finding {
   const key = String(path.at(-1))
   if (path.length > 1 && SECTIONS.includes(key)) {
-    return { path, expected: `${key} at the top of the file, above the first table`, found: 'one within a table' }
+    return { path, expected: belonging(key, path), found: 'one within a table' }
   }
   return { path, expected: nearest(key, known) ?? `one of ${shortest(known).join(', ')}`, found: 'an unknown key' }
+}
+
+/** Where a section belongs that stands within a table. */
+function belonging(section: string, path: Path): string {
+  if (section === 'backends') return 'backends at the top of the file, above the first table or as [[backends]]'
+  if (section !== 'settings') return `${section} at the top of the file, as in [${section}.NAME]`
+  const isOfPool = path.length === 3 && ['pools', 'models'].includes(String(path[0]))
+  return isOfPool
+    ? `what is in it without this table, right in [${String(path[0])}.NAME]`
+    : 'settings at the top of the file, as in [settings]'
 }
 
 /** Of the spellings of a time, the shortest. */

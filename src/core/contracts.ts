@@ -81,7 +81,10 @@ export interface Backend {
   readonly limit: number
   readonly reasons: ReadonlyMap<string, Reason>
   readonly latency: PeakEwma
-  /** `latency.cost`, kept beside the rest of what pickers read: of many backends, one object more each is the most of a pick. */
+  /**
+   * `latency.cost`, -2^30 until the first answer; kept beside the rest of what pickers read: of many backends, one object more each
+   * is the most of a pick.
+   */
   readonly cost: number
   /** True from the moment the pool no longer holds it; requests in flight finish. */
   readonly removed: boolean

@@ -180,7 +180,7 @@ export function statusOf(error: unknown): number {
 
 /**
  * The error that ends a call, made from what the last attempt met. A caller's own reason is handed back as it is. `redacted` takes out
- * of the words of others what the backend was sent.
+ * of the words of others what the backend was sent: a cause that says it is replaced by one that does not.
  */
 export function errorOf(
   outcome: Outcome,
@@ -194,8 +194,19 @@ export function errorOf(
   if (outcome.error instanceof BalancerError) return outcome.error
   const detail = outcome.error instanceof Error ? outcome.error.message : String(outcome.error)
   const where = outcome.phase === 'done' ? '' : ` (${outcome.phase})`
-  return new BalancerError(code, `backend ${backend}: ${outcome.class}${where}: ${redacted(detail) || outcome.code}`, {
-    cause: outcome.error,
-    backend,
-  })
+  const words = redacted(detail)
+  const cause = words === detail ? outcome.error : without(outcome.error, words, redacted)
+  const message = `backend ${backend}: ${outcome.class}${where}: ${words || outcome.code}`
+  return new BalancerError(code, message, { cause, backend })
+}
+
+/** As what failed, in other words. What it has beside them is left out: nobody knows what more of it repeats a secret. */
+function without(failed: unknown, message: string, redacted: (text: string) => string): unknown {
+  if (!(failed instanceof Error)) return message
+  const { name, code, stack = '' } = failed as Error & { readonly code?: unknown }
+  const error = Object.assign(new Error(message), typeof code === 'string' ? { code } : {})
+  for (const [key, value] of Object.entries({ name, stack: redacted(stack) })) {
+    Object.defineProperty(error, key, { value, writable: true, configurable: true })
+  }
+  return error
 }

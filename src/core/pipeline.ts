@@ -1,4 +1,5 @@
 import type { AttemptHandler, CallHandler, Core, Policy } from './contracts.ts'
+import { wrapped } from './part-checks.ts'
 
 /** Composes policies of one scope around a handler, outermost first. */
 export function composeCalls(
@@ -8,14 +9,14 @@ export function composeCalls(
   inner: CallHandler,
 ): CallHandler {
   return policies.reduceRight<CallHandler>(
-    (next, policy) => (policy.scope === scope ? policy.wrap(next, core) : next),
+    (next, policy) => (policy.scope === scope ? wrapped(policy, () => policy.wrap(next, core)) : next),
     inner,
   )
 }
 
 export function composeAttempts(policies: readonly Policy[], core: Core, inner: AttemptHandler): AttemptHandler {
   return policies.reduceRight<AttemptHandler>(
-    (next, policy) => (policy.scope === 'attempt' ? policy.wrap(next, core) : next),
+    (next, policy) => (policy.scope === 'attempt' ? wrapped(policy, () => policy.wrap(next, core)) : next),
     inner,
   )
 }

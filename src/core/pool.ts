@@ -22,11 +22,11 @@ import type {
 import { Durations, Times } from './durations.ts'
 import { BalancerError } from './errors.ts'
 import { Latencies } from './latencies.ts'
+import { builtPicker, startedChooser } from './part-checks.ts'
 import { composeAttempts, composeCalls } from './pipeline.ts'
 import { count, countEvent, noTotals, type PoolHost, type PoolParts, type PoolTotals } from './pool-parts.ts'
 import { Secret } from './secret.ts'
 import { inUse, nobody, Selection } from './selection.ts'
-import { builtPicker, pickFault, startedChooser } from './strategy-checks.ts'
 import { Watchers } from './watchers.ts'
 
 /** Weight changes are published at most this often, ms: a ramp over many backends must not rebuild pickers all the time. */
@@ -186,7 +186,7 @@ export class Pool implements PoolControl, Lender {
     if (backend === undefined) throw nobody(this.name, this.records, call)
     const fresh = call.again === backend
     call.again = undefined
-    const attempt = new LiveAttempt(call, backend, this.#requestFor(backend, request), fresh, this, this.#lentBy)
+    const attempt = new LiveAttempt(call, backend, backend.requestFor(request), fresh, this, this.#lentBy)
     call.add(attempt)
     backend.inflight++
     this.inflight++
@@ -248,14 +248,6 @@ export class Pool implements PoolControl, Lender {
 
   // --- inside
 
-  #requestFor(backend: BackendRecord, request: BalancerRequest): BalancerRequest {
-    try {
-      return backend.requestFor(request)
-    } catch (error) {
-      throw pickFault(this.strategy, backend, error)
-    }
-  }
-
   #tellChooser(what: 'head' | 'settle', attempt: LiveAttempt): void {
     try {
       attempt.by.chooser[what]?.(attempt)
@@ -303,7 +295,6 @@ export class Pool implements PoolControl, Lender {
     this.#core = core
     this.handle = handle
     this.#selection.gates = gates
-    this.#selection.strategy = parts.strategy.name
     this.#lentBy = { gates, chooser, classes: parts.classes, classify: parts.classify }
     if (old !== undefined && parts.transport !== old.transport) {
       for (const record of this.records) void this.#forget(record, old.transport)
@@ -365,9 +356,10 @@ export class Pool implements PoolControl, Lender {
     this.#stopWeigh?.()
     this.#stopWeigh = undefined
     this.#weighedMs = this.now()
-    const { members, usable, panic } = inUse(all, this.#parts.panicBelow, this.#parts.strategy)
+    const { panicBelow, strategy } = this.#parts
+    const { members, usable, panic } = inUse(all, panicBelow, strategy)
     this.panic = panic
-    this.#selection.set(members, usable, this.#built(members))
+    this.#selection.set(members, usable, this.#built(members), strategy.name)
   }
 
   /** Everything but a first build happens where no caller could take an error: whoever is eligible then gets a turn. */

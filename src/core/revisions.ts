@@ -3,9 +3,12 @@ import type { Secret } from './secret.ts'
 
 /** A setting that differs from the revision before, by its path in the whole configuration, defaults included. */
 export interface ConfigChange {
-  /** As in `pools.default.backends.a.weight`. */
+  /** As in `pools.default.backends.a.weight`. Of a name that is most likely a key only its start and length are shown. */
   readonly path: string
-  /** What it was, as text; undefined if it was not there. Never a secret. */
+  /**
+   * What it was, as text; undefined if it was not there. `[redacted]`: headers, TLS, `meta`, what is called like a secret, URLs with
+   * credentials or a query, and texts that are most likely keys.
+   */
   readonly from: string | undefined
   /** What it is now; undefined if it is gone. */
   readonly to: string | undefined

@@ -1,6 +1,8 @@
 const REDACTED = '[redacted]'
 /** Parts of a secret shorter than this are words like 'Bearer': taking them out of texts would only garble these. */
 const LEAST_LENGTH = 8
+/** What no encoding of texts changes: neither percent-encoding, nor that of forms, nor JSON, nor UTF-8. */
+const PLAIN = /^[\w.*-]+$/
 
 /** Copies by `structuredClone` or a message would be empty objects that pass for secrets: of a proxy it makes none, but throws. */
 class Uncloneable {
@@ -23,7 +25,7 @@ export let digestOf: (secret: Secret, hash: (text: string) => string) => string
  */
 export class Secret extends Uncloneable {
   readonly #value: string
-  /** Both made when they are first asked for. */
+  /** Both made when they are first asked for; the forms may be those of another one that has the same value. */
   #forms: readonly string[] | undefined
   #redact: ((text: string) => string) | undefined
 
@@ -59,11 +61,27 @@ export class Secret extends Uncloneable {
 
   /** Takes many of them out of a text at once: what that costs goes by the length of the text, not by how many they are. */
   static redacting(secrets: Iterable<Secret>): (text: string) => string {
-    const forms = new Set([...secrets].flatMap((secret) => (secret.#forms ??= formsOf(secret.#value))))
+    const forms = new Set(Secret.#formsOfAll([...secrets]).flat())
+    const byStart = Map.groupBy(forms, (form) => form.slice(0, LEAST_LENGTH))
     // The longest first: one may be in the other.
-    const sorted = [...forms].sort((a, b) => b.length - a.length)
-    const byStart = Map.groupBy(sorted, (form) => form.slice(0, LEAST_LENGTH))
+    for (const known of byStart.values()) known.sort((a, b) => b.length - a.length)
     return (text) => without(text, byStart)
+  }
+
+  /**
+   * Made once for each value and shared by all that have it: every revision of a configuration has secrets of its own, and most of
+   * them say the same.
+   */
+  static #formsOfAll(secrets: readonly Secret[]): readonly (readonly string[])[] {
+    const made = secrets.flatMap((secret) =>
+      secret.#forms === undefined ? [] : [[secret.#value, secret.#forms] as const],
+    )
+    const known = new Map(made)
+    for (const secret of secrets) {
+      secret.#forms = known.get(secret.#value) ?? formsOf(secret.#value)
+      known.set(secret.#value, secret.#forms)
+    }
+    return [...known.values()]
   }
 
   /**
@@ -100,6 +118,7 @@ function formsOf(value: string): readonly string[] {
 }
 
 function encodingsOf(word: string): readonly string[] {
+  if (PLAIN.test(word)) return [word, ...base64Of(word), ...hexOf(word)]
   const percent = encodeURIComponent(word.toWellFormed())
   const lower = percent.replaceAll(/%../g, (code) => code.toLowerCase())
   const form = new URLSearchParams([['', word]]).toString().slice(1)

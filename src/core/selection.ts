@@ -1,8 +1,8 @@
-import type { BackendRecord } from './backend.ts'
+import { BackendRecord } from './backend.ts'
 import type { LiveCall } from './call.ts'
 import type { Backend, Call, Gate, Members, Picker, Random, Wanted } from './contracts.ts'
 import { BalancerError } from './errors.ts'
-import { pickFault } from './strategy-checks.ts'
+import { noBackend } from './part-checks.ts'
 import { inUseByTiers, type TieredStrategy, tiersOf } from './tiers.ts'
 
 /** How often the picker is asked before the pool scans for itself (Finagle's effort for a distinct second pick). */
@@ -15,18 +15,18 @@ export class Selection {
   #usable: readonly Backend[] = []
   members: Members = Object.freeze({ all: Object.freeze([]), eligible: Object.freeze([]) })
   gates: readonly Gate[] = []
-  /** What errors call it. */
-  strategy = ''
+  #strategy = ''
 
   constructor(random: Random) {
     this.#random = random
   }
 
-  /** `usable`: whoever may be picked in any priority, if a call will have nobody else. */
-  set(members: Members, usable: readonly Backend[], picker: Picker): void {
+  /** `usable`: whoever may be picked in any priority, if a call will have nobody else. `strategy`: what errors call the picker's. */
+  set(members: Members, usable: readonly Backend[], picker: Picker, strategy: string): void {
     this.members = members
     this.#usable = usable
     this.#picker = picker
+    this.#strategy = strategy
   }
 
   /** One backend that every gate admitted, or undefined. */
@@ -43,14 +43,12 @@ export class Selection {
       if (wanted !== undefined && this.members.eligible.includes(wanted) && this.#takes(wanted, call)) return wanted
     }
     for (let ask = 0; ask < ASKS && call.sole === undefined; ask++) {
-      const backend = this.#picker(call) as BackendRecord | undefined
+      const backend = this.#picker(call)
       call.picks++
       if (backend === undefined) break
-      try {
-        if (this.#takes(backend, call)) return backend
-      } catch (error) {
-        throw pickFault(this.strategy, backend, error)
-      }
+      // Before the gates: what they admit has to come to an end.
+      if (!(backend instanceof BackendRecord)) throw noBackend(this.#strategy, backend)
+      if (this.#takes(backend, call)) return backend
     }
     const untried = this.#scan(call, false)
     if (untried !== undefined || call.elsewhere || call.attempts.length === 0) return untried

@@ -1,5 +1,6 @@
 import type { LiveAttempt } from './attempt.ts'
 import type { Backend, Call, Core, Gate, Reason, Sink, Watcher, WatcherStats } from './contracts.ts'
+import { startedWatcher } from './part-checks.ts'
 
 type Started = ReturnType<Watcher['start']>
 
@@ -24,7 +25,7 @@ export class Watchers {
     const abandon = (): void => this.#stop(fresh)
     try {
       for (const watcher of watchers) {
-        const started = this.#running.get(watcher) ?? watcher.start(core)
+        const started = this.#running.get(watcher) ?? startedWatcher(watcher, core)
         if (!this.#running.has(watcher)) fresh.set(watcher, started)
         running.set(watcher, started)
       }

@@ -67,12 +67,16 @@ function rawHeaders(given: RequestInit['headers'], type: string | null): RawHead
   return raw
 }
 
-/** The platform's errors quote the header they refuse, and that may be a key. */
+/** What the platform's errors about headers start with, and what they quote there: the header they refuse, which may be a key. */
+const ABOUT_HEADERS = /^(Headers\b|\w+: (Key Symbol\(.*\) in )?\w+\.headers\b)/s
+const QUOTED = /(["']).*\1|Symbol\(.*\)/s
+
+/** Whatever else fails is told as it is. */
 function unquoted<T>(make: () => T): T {
   try {
     return make()
   } catch (error) {
-    if (!(error instanceof TypeError)) throw error
-    throw new TypeError(error.message.replace(/".*"/s, 'a header'))
+    if (!(error instanceof TypeError) || !ABOUT_HEADERS.test(error.message)) throw error
+    throw new TypeError(error.message.replace(QUOTED, 'a header'))
   }
 }

@@ -17,7 +17,7 @@ const STEPS = 2 ** 30
 export function edf(options: EdfOptions = {}): Strategy {
   expectedOptions('edf', options)
   const { bias = 0 } = options
-  expected(bias >= 0 && bias < Infinity, 'edf: bias', '>= 0', bias)
+  expected(bias >= 0 && bias < Infinity, 'edf: bias', 'a finite number >= 0', bias)
   return {
     name: bias === 0 ? 'edf' : `edf(${bias})`,
     start({ random }) {

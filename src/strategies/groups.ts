@@ -1,6 +1,6 @@
 import type { Attempt, Backend, Call, Chooser, Core, Members, Picker, Random, Strategy } from '../core/contracts.ts'
+import { builtPicker, startedChooser } from '../core/part-checks.ts'
 import { atLimit, fits } from '../core/selection.ts'
-import { builtPicker, startedChooser } from '../core/strategy-checks.ts'
 import { Xxh64 } from './hash.ts'
 
 /** Backends of one pool that have a chooser of their own. */

@@ -32,6 +32,9 @@ export function ringHash(options: RingHashOptions): Strategy {
   expected(isEnvoy || options.minSize === undefined, 'ring-hash: minSize', odd, options.minSize)
   const even = "nothing, since rings like 'envoy' have minSize points"
   expected(!isEnvoy || options.points === undefined, 'ring-hash: points', even, options.points)
+  const isRoomy = !isEnvoy || options.minSize !== undefined || maxSize >= ENVOY_MIN_SIZE
+  const least = `at least ${ENVOY_MIN_SIZE}, which is the default of minSize`
+  expected(isRoomy, 'ring-hash: maxSize', least, maxSize)
   expected(!isEnvoy || minSize <= maxSize, 'ring-hash: minSize', `at most maxSize, ${maxSize}`, minSize)
   const held = (members: readonly Member[]): Uint32Array =>
     isEnvoy ? pointsOfEnvoy(members, minSize, maxSize) : pointsByWeight(members, points, maxSize)

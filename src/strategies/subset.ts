@@ -1,5 +1,5 @@
 import type { Backend, Members, Picker, Random, Strategy } from '../core/contracts.ts'
-import { builtPicker, startedChooser } from '../core/strategy-checks.ts'
+import { builtPicker, startedChooser } from '../core/part-checks.ts'
 import { priorityOf } from '../core/tiers.ts'
 import { expected, expectedOptions, expectedWithin } from './expected.ts'
 import { Xxh64 } from './hash.ts'

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { SendFailure } from '../../src/core/contracts.ts'
@@ -207,6 +208,25 @@ describe('the error that ends a call', () => {
       const ended = outcome({ class: kind as OutcomeClass, error: new Error('x') })
       expect(errorOf(ended, rule, 'b')).toMatchObject({ code })
     }
+  })
+
+  test('has a cause that says nothing of what the backend was sent, wherever that stands in it', () => {
+    const redacted = (text: string): string => text.replaceAll('key-0123456789', '[redacted]')
+    const inner = new Error('key-0123456789 as well')
+    const failed = Object.assign(new TypeError('no such key: key-0123456789', { cause: inner }), {
+      code: 'EKEY',
+      sent: 'key-0123456789',
+    })
+    const error = errorOf(outcome({ error: failed }), CLASSES.reset, 'b', redacted) as Error
+    expect(error.message).toBe('backend b: reset (head): no such key: [redacted]')
+    expect(error.cause).toMatchObject({ name: 'TypeError', message: 'no such key: [redacted]', code: 'EKEY' })
+    const shown = inspect(error, { depth: 20, showHidden: true })
+    expect(shown).toContain('outcome.test.ts')
+    expect(shown).not.toContain('key-0123456789')
+    const text = errorOf(outcome({ error: 'key-0123456789!' }), CLASSES.reset, 'b', redacted) as Error
+    expect(text.cause).toBe('[redacted]!')
+    const clean = new Error('clean', { cause: inner })
+    expect(errorOf(outcome({ error: clean }), CLASSES.reset, 'b', redacted)).toMatchObject({ cause: clean })
   })
 
   test('falls back to the code where the cause says nothing', () => {

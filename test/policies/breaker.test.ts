@@ -260,7 +260,9 @@ describe('over updates', () => {
         throw new Error('no')
       },
     }
-    await expect(it.balancer.update(it.config({ watchers: [other, broken] }))).rejects.toThrow('no')
+    await expect(it.balancer.update(it.config({ watchers: [other, broken] }))).rejects.toThrow(
+      'watcher broken: start failed',
+    )
     expect([other.export(), it.phase('a')]).toEqual([{}, 'open'])
   })
 

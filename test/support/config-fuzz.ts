@@ -237,11 +237,9 @@ function borrow(balancer: Balancer): void {
   }
 }
 
-/** Thrown by what an edit has put there, or where the core takes a part at its word and gets something else from it. */
+/** Thrown by what an edit has put there. */
 function isPlanted(error: unknown): boolean {
-  if (error instanceof Planted || (error instanceof Error && error.cause instanceof Planted)) return true
-  const [, first = ''] = error instanceof TypeError ? error.stack!.split('\n    at ') : []
-  return /\/src\/core\/(pool|pipeline|watchers)\.ts/.test(first)
+  return error instanceof Planted || (error instanceof Error && error.cause instanceof Planted)
 }
 
 /** It is the one error, and says what is wrong and nothing else. Gives whether the text was no TOML or JSON at all. */
