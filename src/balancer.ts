@@ -1,6 +1,15 @@
 import { type CallOptions, type FaceHost, LiveCall, type Sending } from './core/call.ts'
 import { CallList } from './core/call-list.ts'
-import type { BalancerRequest, BalancerResponse, Clock, Lease, Random, Source, Stop } from './core/contracts.ts'
+import type {
+  Backend,
+  BalancerRequest,
+  BalancerResponse,
+  Clock,
+  Lease,
+  Random,
+  Source,
+  Stop,
+} from './core/contracts.ts'
 import { Deadline, Deadlines } from './core/deadlines.ts'
 import { BalancerError } from './core/errors.ts'
 import { callOf, type Explanation, explain } from './core/explain.ts'
@@ -32,7 +41,7 @@ export type AcquireOptions = Pick<CallOptions, 'pool' | 'key' | 'tags' | 'prefer
 const NO_REQUEST: BalancerRequest = { method: 'ACQUIRE', path: '', headers: [], body: null }
 
 /** Owns the pools, their lifecycle and what they share. Made by `createBalancer`. */
-export class Balancer<Fetch, Request> {
+export class Balancer<Fetch, Request, Dispatcher> {
   readonly #clock: Clock
   readonly #deadlines: Deadlines
   readonly #events = new Events()
@@ -54,12 +63,17 @@ export class Balancer<Fetch, Request> {
   readonly fetch: Fetch
   /** The faster face: status, headers and body without the platform's objects; bound. */
   readonly request: Request
+  readonly #dispatcher: () => Dispatcher
 
   constructor(
     options: BalancerOptions,
     shared: { readonly clock: Clock; readonly random: Random; readonly revisions: number },
     planOf: (options: BalancerOptions) => BalancerPlan,
-    faces: (host: FaceHost) => { readonly fetch: Fetch; readonly request: Request },
+    faces: (host: FaceHost) => {
+      readonly fetch: Fetch
+      readonly request: Request
+      readonly dispatcher: () => Dispatcher
+    },
   ) {
     this.#clock = shared.clock
     this.#deadlines = new Deadlines(shared.clock)
@@ -71,6 +85,8 @@ export class Balancer<Fetch, Request> {
       deadlines: this.#deadlines,
       emit: (event, ...details) => this.#events.tell(event, details),
       over: (call) => this.#over(call),
+      left: () => this.#leave((backend) => backend.removed),
+      closing: () => this.closing,
       met: (error, call) => this.#met(error, call),
     })
     this.#sources = new Sources({
@@ -83,17 +99,28 @@ export class Balancer<Fetch, Request> {
     this.#closed.catch(() => {}) // nobody may be waiting
     this.#plan = planOf(options)
     this.#apply(this.#plan, 'start')
-    const { fetch, request } = faces({
+    const { fetch, request, dispatcher } = faces({
       send: (outgoing, callOptions) => this.send(outgoing, callOptions),
       bufferBytes: (pool) => bufferBytesIn(this.#plan, pool),
       checkOrigin: (origin) => checkOrigin(this.#plan, origin),
     })
     this.fetch = fetch
     this.request = request
+    this.#dispatcher = dispatcher
   }
 
   get name(): string {
     return this.#plan.name
+  }
+
+  /** True from the moment `close` was called: proxies then tell their clients to go elsewhere. */
+  get closing(): boolean {
+    return this.#closing !== undefined
+  }
+
+  /** For undici's functions and whatever else takes a Dispatcher: one and the same, until that is closed. */
+  get dispatcher(): Dispatcher {
+    return this.#dispatcher()
   }
 
   /** Resolves when every active check has a verdict on every backend (at once without checks); rejects on close. */
@@ -222,9 +249,13 @@ export class Balancer<Fetch, Request> {
     return redact(text)
   }
 
-  /** No new requests for this backend, in every pool that has it; resolves when nothing is in flight on it. */
+  /**
+   * No new requests for this backend, in every pool that has it; resolves when nothing is in flight on it. Tunnels are asked to come to
+   * an end.
+   */
   async drain(id: string): Promise<void> {
     const records = this.#pools.block(id, 'drain')
+    this.#leave((backend) => records.some((record) => record === backend))
     await Promise.all(records.map((record) => new Promise<void>((resolve) => record.whenIdle(resolve))))
   }
 
@@ -306,6 +337,13 @@ export class Balancer<Fetch, Request> {
     )
   }
 
+  /** What has no end of its own on these backends is asked to come to one. */
+  #leave(isLeft: (backend: Backend) => boolean): void {
+    for (const { attempts } of this.#calls.all()) {
+      for (const attempt of attempts) if (isLeft(attempt.backend)) attempt.drain()
+    }
+  }
+
   /** For `explain(error)`. */
   #met(error: unknown, call: LiveCall): void {
     if (typeof error === 'object' && error !== null) this.#errors.set(error, call)
@@ -353,6 +391,7 @@ export class Balancer<Fetch, Request> {
     this.#endWaits()
     this.#sources.stop()
     if (this.#calls.size > 0 && drainMs > 0) {
+      this.#leave(() => true)
       await new Promise<void>((resolve) => {
         const stop = this.#clock.after(drainMs, resolve, true) // somebody waits for it
         this.#drained = () => {

@@ -13,6 +13,7 @@ import { systemRandom } from './core/random.ts'
 import type { ResolvedOptions, ResolvedPool, ResolvedSettings } from './core/resolved.ts'
 import { Secret } from './core/secret.ts'
 import type { BalancerEvents } from './events.ts'
+import { type BalancerDispatcher, createDispatcher } from './faces/dispatcher.ts'
 import { type BalancerFetch, createFetch } from './faces/fetch.ts'
 import { createRequest, type RequestFace } from './faces/request.ts'
 import { cooldown } from './health/cooldown.ts'
@@ -32,7 +33,7 @@ import { logEvents, logRequests } from './telemetry/log.ts'
 import { undici } from './transports/undici.ts'
 
 /** What `createBalancer` returns. */
-export type EvenkeelBalancer = Balancer<BalancerFetch, RequestFace>
+export type EvenkeelBalancer = Balancer<BalancerFetch, RequestFace, BalancerDispatcher>
 
 /**
  * A balancer over the given backends. Throws one BalancerError `CONFIG` that lists everything wrong with the options.
@@ -80,6 +81,7 @@ export function createBalancer(options: BalancerOptions): EvenkeelBalancer {
   const balancer = new Balancer(options, first, planOf, (host) => ({
     fetch: createFetch(host),
     request: createRequest(host),
+    dispatcher: createDispatcher(host),
   }))
   if (log !== undefined) {
     for (const [event, listener] of Object.entries(logEvents(log))) {

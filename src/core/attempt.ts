@@ -16,6 +16,7 @@ import type {
   Transport,
 } from './contracts.ts'
 import { BalancerError } from './errors.ts'
+import { header } from './headers.ts'
 import {
   type Classes,
   type ClassRule,
@@ -73,6 +74,7 @@ export class LiveAttempt implements Attempt, BodyOwner {
   class: OutcomeClass | undefined = undefined
   rule: ClassRule | undefined = undefined
   decision: string | undefined = undefined
+  draining = false
   /** What the head alone said. */
   headClass: OutcomeClass | undefined = undefined
   outcome: Outcome | undefined = undefined
@@ -130,6 +132,13 @@ export class LiveAttempt implements Attempt, BodyOwner {
     this.#tell('sent')
   }
 
+  /** Its backend is to be left: who holds a tunnel hears of it. */
+  drain(): void {
+    if (this.outcome !== undefined || this.draining) return
+    this.draining = true
+    this.#tell('drain')
+  }
+
   cancel(reason: unknown): void {
     if (this.outcome !== undefined || this.canceled) return
     this.canceled = true
@@ -163,9 +172,10 @@ export class LiveAttempt implements Attempt, BodyOwner {
       response.body.consume(NOBODY).cancel(this.reason)
       throw this.failedToSend(withdrawn(this))
     }
-    const body = new Body(this, response.body)
+    const { status, headers, socket } = response
+    const body = new Body(this, response.body, socket !== undefined)
     this.#body = body
-    return { status: response.status, headers: response.headers, body }
+    return socket === undefined ? { status, headers, body } : { status, headers, body, socket }
   }
 
   /** `send` rejected. Returns the error for the caller. */
@@ -325,12 +335,19 @@ async function guarded(attempt: LiveAttempt, answer: Promise<BalancerResponse>):
 
 function performed(attempt: LiveAttempt, response: BalancerResponse): BalancerResponse {
   const { status } = response
-  if (!attempt.canceled && status >= 200 && status <= 599) return attempt.head(response)
+  const isHttp = status >= 200 && status <= 599
+  if (!attempt.canceled && (isHttp || isUpgrade(response, attempt.request))) return attempt.head(response)
   response.body.consume(NOBODY).cancel(attempt.reason)
   // Cancelled between the transport's answer and this line, or no HTTP.
   if (attempt.canceled) throw attempt.failedToSend(withdrawn(attempt))
-  const cause = new Error(`status ${status} is outside 200..599`)
+  const cause = new Error(status === 101 ? 'an upgrade that was not asked for' : `status ${status} is outside 200..599`)
   throw attempt.failedToSend({ phase: 'head', processed: 'maybe', reused: false, code: 'BAD_STATUS', cause })
+}
+
+/** Whether it changes to the protocol that was asked for (RFC 9110 7.8). */
+function isUpgrade({ status, socket, headers }: BalancerResponse, { upgrade }: BalancerRequest): boolean {
+  if (status !== 101 || socket === undefined || upgrade === undefined) return false
+  return header(headers, 'upgrade')?.toLowerCase() === upgrade.toLowerCase()
 }
 
 /** What `send` rejects with must be a SendFailure; anything else is a bug of the transport, told as what it is. */

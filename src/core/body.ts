@@ -24,6 +24,8 @@ export interface BodyOwner {
  */
 export class Body implements ResponseBody, BodySink, BodyControl {
   readonly #owner: BodyOwner
+  /** It has no end of its own: nobody can wait for it. */
+  readonly #isEndless: boolean
   #source: BodyControl | undefined
   #sink: BodySink | undefined
   #early: Uint8Array[] = NO_CHUNKS
@@ -43,8 +45,9 @@ export class Body implements ResponseBody, BodySink, BodyControl {
   /** The transport was asked to wait. */
   blocked = false
 
-  constructor(owner: BodyOwner, source: ResponseBody) {
+  constructor(owner: BodyOwner, source: ResponseBody, isEndless = false) {
     this.#owner = owner
+    this.#isEndless = isEndless
     const control = source.consume(this)
     if (this.#state === 'open') this.#source = control
   }
@@ -129,6 +132,7 @@ export class Body implements ResponseBody, BodySink, BodyControl {
 
   discard(): void {
     this.#claim('discarded')
+    if (this.#isEndless) return this.cancel(new Error('discarded'))
     this.#early = NO_CHUNKS
     this.#unblock()
   }

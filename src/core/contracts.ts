@@ -222,7 +222,9 @@ export interface Attempt {
   onCancel(run: (reason: unknown) => void): Stop
   /** Why the next step was taken, in words: set by the policy that took it, shown by `explain`. */
   decision: string | undefined
-  /** For policies, before they call `next`: be told of the stages as they are reached. */
+  /** Its backend is to be left: see `Stages.drain`. */
+  readonly draining: boolean
+  /** For policies, before they call `next`, and for who holds the socket of a 101: be told of the stages as they are reached. */
   watch(stages: Stages): void
   /** For transports: the request has a connection and is being written. Call it at once if that cannot be known. */
   sent(): void
@@ -247,6 +249,11 @@ export interface Lease {
 export interface Stages {
   sent?(): void
   head?(): void
+  /**
+   * At any time before the end: its backend is drained or was removed, or the balancer is closing and waits. What has no end of its
+   * own, as a tunnel, should come to one soon; anything else goes on.
+   */
+  drain?(): void
   end?(): void
 }
 
@@ -382,12 +389,25 @@ export interface BalancerRequest {
   readonly body: RequestBody
   /** Called for each 1xx but 101. */
   readonly informational?: (status: number, headers: RawHeaders) => void
+  /**
+   * The protocol to change to, as in 'websocket' (RFC 9110 7.8): the transport asks for it and writes Connection and Upgrade. One that
+   * cannot, sends a plain request; any answer but 101 is a plain answer.
+   */
+  readonly upgrade?: string
+  /** Asked for once the body is sent, if its length was not known. Not every transport can send trailers: undici's cannot. */
+  readonly trailers?: () => RawHeaders
 }
 
 export interface BalancerResponse {
   readonly status: number
   readonly headers: RawHeaders
+  /** Of a 101: brings no chunks, and ends when the socket has closed. */
   readonly body: ResponseBody
+  /**
+   * Of a 101, the answer to an upgrade: the connection itself, a Duplex of node:stream, half of which may end before the other.
+   * Whoever takes it, ends it; it is destroyed when the body is discarded or cancelled, or the call is.
+   */
+  readonly socket?: unknown
 }
 
 /**

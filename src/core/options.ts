@@ -298,6 +298,8 @@ export interface UndiciOptions {
   readonly keepAliveMs?: number
   /** Offer HTTP/2 to https: backends; default false. */
   readonly allowH2?: boolean
+  /** Most bytes of an answer's header fields; default 16 384. */
+  readonly maxHeaderBytes?: number
   /** What `tls.connect` takes: ca, cert, key, rejectUnauthorized, servername, ... */
   readonly tls?: Readonly<Record<string, unknown>>
 }
@@ -308,6 +310,7 @@ export const CONNECTION_DEFAULTS: Required<UndiciOptions> = Object.freeze({
   pipelining: 1,
   keepAliveMs: 4_000,
   allowH2: false,
+  maxHeaderBytes: 16_384,
   tls: Object.freeze({}),
 })
 

@@ -75,6 +75,7 @@ export const CLASSES: Classes = {
 
 /** First match wins. */
 export const STATUS_CLASSES: readonly { readonly from: number; readonly to: number; readonly class: OutcomeClass }[] = [
+  { from: 101, to: 101, class: 'ok' }, // of an upgrade that was asked for
   { from: 200, to: 399, class: 'ok' },
   { from: 401, to: 402, class: 'auth' },
   { from: 403, to: 403, class: 'forbidden' },

@@ -29,6 +29,10 @@ export interface PoolHost {
   emit(event: string, ...details: readonly unknown[]): void
   /** A call is over: it was answered or failed, and its last attempt has ended. */
   over(call: LiveCall): void
+  /** Backends were removed: what has no end of its own on them should come to one. */
+  left?(): void
+  /** Whatever begins now should come to an end soon. */
+  closing?(): boolean
   /** A reader is told this error in the body of an answer that was handed over. */
   met(error: unknown, call: LiveCall): void
 }

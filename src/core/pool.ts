@@ -188,6 +188,8 @@ export class Pool implements PoolControl, Lender {
     call.again = undefined
     const attempt = new LiveAttempt(call, backend, backend.requestFor(request), fresh, this, this.#lentBy)
     call.add(attempt)
+    // By who admitted it just now; while the balancer closes its calls may still try again.
+    if (backend.removed || backend.reasons.has('drain') || this.#host.closing?.() === true) attempt.drain()
     backend.inflight++
     this.inflight++
     backend.totals.requests++
@@ -326,6 +328,7 @@ export class Pool implements PoolControl, Lender {
     this.#publish(all)
     this.watchers.members(all)
     if (this.#stopWeigh !== undefined) this.#publish() // a newcomer's small weight holds from its first request on
+    if (left.length > 0) this.#host.left?.()
     for (const record of left) {
       void this.#forget(record, this.#parts.transport)
       this.#host.emit('removed', record)

@@ -25,6 +25,14 @@ export function checkTarget(target: string, method: string): void {
     throw refused(target, "a segment decodes to '..'")
 }
 
+/** `uri-host [ ":" port ]` (RFC 9110 7.2) of HTTP: not empty, and without ',', which would be read as two. */
+const AUTHORITY = /^(?:\[[0-9a-f:.]{2,45}\]|(?:[\w.~!$&'()*+;=-]|%[0-9a-f]{2})+)(?::\d{0,5})?$/i
+
+/** Whether it may stand in Host. */
+export function isAuthority(text: string): boolean {
+  return AUTHORITY.test(text)
+}
+
 /** With every escape decoded, those that decoding brings forth too: the check must see the most lenient reading. One pass. */
 function decoded(path: string): string {
   const out: string[] = []

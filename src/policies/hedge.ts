@@ -49,7 +49,8 @@ export function hedge(settings: HedgeSettings): Policy {
     wrap(next, core) {
       delay ??= new Delay(settings, core.clock)
       return (call, request) => {
-        const ms = call.idempotent && isReplayable(request.body) ? delay!.ms() : undefined
+        const isHedged = call.idempotent && request.upgrade === undefined && isReplayable(request.body)
+        const ms = isHedged ? delay!.ms() : undefined
         const first = next(call, request)
         const attempt = call.attempts.at(-1)
         if (attempt === undefined || attempt.outcome !== undefined) return first

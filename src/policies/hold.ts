@@ -13,7 +13,7 @@ export function hold(bytes: number): Policy {
     wrap(next) {
       const held = (attempt: Attempt, response: BalancerResponse): BalancerResponse | Promise<BalancerResponse> => {
         const { body } = response
-        if (!attempt.call.idempotent || !(body instanceof Body)) return response
+        if (!attempt.call.idempotent || response.socket !== undefined || !(body instanceof Body)) return response
         const length = header(response.headers, 'content-length')
         if (length === undefined || !(Number(length) <= bytes) || attempt.request.method === 'HEAD') return response
         return body.whole()?.then(() => response) ?? response

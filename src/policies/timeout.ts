@@ -19,7 +19,11 @@ export function deadline(): Policy {
         )
         timer.set(ms, call.nowMs)
         call.onEnd(() => timer.clear())
-        return next(call, request)
+        if (request.upgrade === undefined) return next(call, request)
+        return next(call, request).then((response) => {
+          if (response.socket !== undefined) timer.clear() // a tunnel has no end that is due
+          return response
+        })
       }
     },
   }
@@ -75,6 +79,7 @@ class AttemptTimer extends Deadline implements Stages {
 
   head(): void {
     this.#whole?.clear()
+    if (this.#attempt.status === 101) return this.clear() // nothing is to come that would be an answer
     const { firstByteMs, idleMs } = this.#ms
     const awaitsFirst = firstByteMs > 0 && (firstByteMs < idleMs || idleMs === 0)
     this.set(awaitsFirst ? firstByteMs : idleMs, this.#attempt.headMs)
