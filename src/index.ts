@@ -111,8 +111,10 @@ export type {
 export type { TieredStrategy } from './core/tiers.ts'
 export { createBalancer, type EvenkeelBalancer as Balancer } from './create-balancer.ts'
 export type { BalancerEvents } from './events.ts'
+export type { BalancerDispatcher, BalancerDispatchOptions } from './faces/dispatcher.ts'
 export type { BalancerFetch, BalancerFetchInit } from './faces/fetch.ts'
-export type { Answer, AnswerBody, HeaderRecord, RequestFace, RequestOptions } from './faces/request.ts'
+export type { HeaderRecord } from './faces/record.ts'
+export type { Answer, AnswerBody, RequestFace, RequestOptions } from './faces/request.ts'
 export type { StatusRange } from './health/ask.ts'
 export { type GrpcProbeOptions, grpcProbe } from './health/grpc.ts'
 export { type HttpProbeOptions, httpProbe, tcpProbe } from './health/probes.ts'
@@ -139,6 +141,7 @@ export { type SubsetOptions, subset } from './strategies/subset.ts'
 export { thompson } from './strategies/thompson.ts'
 export { weightedFailover } from './strategies/weighted-failover.ts'
 export { weightedRoundRobin } from './strategies/weighted-round-robin.ts'
+export { type FetchLike, type FetchTransportOptions, fetchTransport } from './transports/fetch.ts'
 export {
   type MemoryAnswer,
   type MemoryBackend,
@@ -146,4 +149,5 @@ export {
   type MemoryTransport,
   memory,
 } from './transports/memory.ts'
+export { type HttpTransportOptions, httpTransport } from './transports/node.ts'
 export { type UndiciTransportOptions, undici } from './transports/undici.ts'

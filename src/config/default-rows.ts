@@ -170,6 +170,7 @@ export const DEFAULT_ROWS: readonly DefaultRow[] = [
     'undici; just under the 5 s of Node’s server.',
   ),
   row('undici.allowH2', 'flag', 'Offer HTTP/2 to https: backends.', 'One connection per request is easier to balance.'),
+  row('undici.maxHeaderBytes', 'bytes', 'Most bytes of an answer’s header fields; more is a 502.', 'Node’s own.'),
   row('undici.tls', 'options', 'What `tls.connect` takes. A pool’s replaces the balancer’s as a whole.', 'Node’s own.'),
   row(
     'transport',

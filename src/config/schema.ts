@@ -175,6 +175,7 @@ const undici = shape({
   pipelining: whole(1),
   keepAliveMs: span,
   allowH2: flag,
+  maxHeaderBytes: whole(1),
   tls: record<unknown>('an object of what tls.connect takes', anything),
 })
 

@@ -19,6 +19,8 @@ export interface TransportLimits {
   readonly informational?: boolean
   /** False: it cannot limit its connections, so nothing waits in it. */
   readonly waits?: boolean
+  /** False: it believes whatever its client library does, such as an unknown Transfer-Encoding or any number of 1xx. */
+  readonly strict?: boolean
   /** False: it has no `upgrade`. */
   readonly upgrade?: boolean
 }
@@ -213,6 +215,31 @@ export function transportContract(
           read(response.body)
         },
       ),
+    ),
+    ...breachesOf(limits).map(({ name, bytes }) =>
+      only(
+        limits.strict,
+        'its client library decides',
+        on(`${name} is a breach of the protocol, and ends the connection`, answer(bytes), async ({ rig, server }) => {
+          await assert.rejects(rig.send().response, { code: 'PROTOCOL' })
+          await until(() => server.connections[0]!.closed, 'the connection stayed open')
+        }),
+      ),
+    ),
+    on(
+      'bytes that nobody asked for are nobody’s answer',
+      ({ socket }, _, number) => {
+        socket.write(OK)
+        if (number === 1) setTimeout(() => socket.write(OK.replace(/ok$/, 'no')), 20)
+      },
+      async ({ rig }) => {
+        for (let i = 0; i < 3; i++) {
+          const seen = read((await rig.send().response).body)
+          await until(() => seen.ends === 1, 'no end')
+          assert.equal(seen.text, 'ok')
+          await pause(40)
+        }
+      },
     ),
     on(
       'ends answers that have no body',
@@ -500,6 +527,35 @@ export function transportContract(
     for (let i = 0; i < 20; i++) await Promise.resolve() // microtasks only: the same tick
     assert.equal(settled, reason, 'an abort must reject in its tick, with its reason')
   }
+}
+
+/** Answers that must not be passed on. */
+function breachesOf({ informational }: TransportLimits): readonly { readonly name: string; readonly bytes: string }[] {
+  const coded = (coding: string): string =>
+    `HTTP/1.1 200 OK\r\ntransfer-encoding: ${coding}\r\n\r\n2\r\nok\r\n0\r\n\r\n`
+  const framing = [
+    { name: 'an unknown Transfer-Encoding', bytes: coded('foo') },
+    { name: 'a Transfer-Encoding after chunked', bytes: coded('chunked, gzip') },
+    { name: 'a Transfer-Encoding before chunked', bytes: coded('gzip, chunked') },
+    { name: 'chunked twice', bytes: coded('chunked\r\ntransfer-encoding: chunked') },
+    { name: 'a head of 501 fields', bytes: OK.replace('\r\n', `\r\n${fields(500)}`) },
+    { name: 'a head of 100 KiB', bytes: OK.replace('\r\n', `\r\nx: ${'x'.repeat(100 * 1024)}\r\n`) },
+  ]
+  if (informational === false) return framing
+  const interim = 'HTTP/1.1 103 Early Hints\r\n'
+  return [
+    ...framing,
+    { name: 'an eleventh 1xx', bytes: `${interim}\r\n`.repeat(11) + OK },
+    { name: '1xx of more than 16 KiB', bytes: `${interim}x: ${'x'.repeat(9_000)}\r\n\r\n`.repeat(2) + OK },
+    {
+      name: 'a 101 that nobody asked for',
+      bytes: `HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n${OK}`,
+    },
+  ]
+}
+
+function fields(count: number): string {
+  return Array.from({ length: count }, (_, i) => `x-${i}: 1\r\n`).join('')
 }
 
 function pairsOf(headers: RawHeaders): [string, string][] {

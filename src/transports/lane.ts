@@ -16,6 +16,12 @@ export interface LaneConnection {
   close(): Promise<void>
 }
 
+/** A socket that no longer speaks HTTP. */
+export interface Tunnel {
+  once(event: 'close', listener: () => void): unknown
+  destroy(): unknown
+}
+
 /** A request, as a lane sees it. */
 export interface LaneRequest<Connection> {
   /** It must not go out on a connection that was used before. */
@@ -36,6 +42,8 @@ export class Lane<Connection extends LaneConnection> {
   /** Connections with room, the most recently used last: the others may go idle and close. */
   readonly #free: Connection[] = []
   readonly #waiting = new Set<LaneRequest<Connection>>()
+  /** Sockets that left their connection for another protocol: still to this backend, without a place here. */
+  readonly #handedOver = new Set<Tunnel>()
   #finished: (() => void) | undefined
 
   /** `connect` makes a connection that opens itself when it is first used. */
@@ -83,9 +91,19 @@ export class Lane<Connection extends LaneConnection> {
     if (connection.active === 0) this.#remove(connection)
   }
 
+  /** A connection's socket now carries another protocol, until it closes. */
+  handOver(socket: Tunnel): void {
+    this.#handedOver.add(socket)
+    socket.once('close', () => {
+      this.#handedOver.delete(socket)
+      if (this.#finished !== undefined) this.#finishIfIdle()
+    })
+  }
+
   get connections(): ConnectionStats {
     const open = [...this.#all].filter((connection) => connection.open)
-    return { open: open.length, idle: open.filter(({ active }) => active === 0).length }
+    const idle = open.filter(({ active }) => active === 0)
+    return { open: open.length + this.#handedOver.size, idle: idle.length }
   }
 
   /** Resolves when what is under way is over and the connections are closed. */
@@ -101,6 +119,7 @@ export class Lane<Connection extends LaneConnection> {
     for (const request of this.#waiting) request.refuse(new Error('the transport was closed'))
     this.#waiting.clear()
     this.#free.length = 0
+    for (const socket of this.#handedOver) socket.destroy()
     await Promise.all([...this.#all].map((connection) => connection.close()))
     this.#all.clear()
   }
@@ -151,7 +170,7 @@ export class Lane<Connection extends LaneConnection> {
   }
 
   #finishIfIdle(): void {
-    if (this.#waiting.size > 0) return
+    if (this.#waiting.size > 0 || this.#handedOver.size > 0) return
     for (const connection of this.#all) if (connection.active > 0) return
     this.#finished?.()
   }

@@ -1,3 +1,4 @@
+import { type Duplex, duplexPair } from 'node:stream'
 import { concat } from '../core/body.ts'
 import { systemClock } from '../core/clock.ts'
 import type {
@@ -14,6 +15,7 @@ import type {
   Transport,
 } from '../core/contracts.ts'
 import { wireHeaders } from '../core/headers.ts'
+import { TunnelBody } from './tunnel.ts'
 
 /** How a backend answers, and when. Delays are on the transport's clock. */
 export interface MemoryAnswer {
@@ -23,6 +25,8 @@ export interface MemoryAnswer {
   /** Sent chunk by chunk if it is a list. A string or bytes bring their Content-Length. Default: none, of length 0. */
   readonly body?: string | Uint8Array | readonly (string | Uint8Array)[]
   readonly trailers?: Readonly<Record<string, string>>
+  /** A request for another protocol is answered 101, and this gets the backend's end of the connection; other requests as without it. */
+  readonly tunnel?: (socket: Duplex) => void
   /** Until the connection is there; default 0: at once. */
   readonly connectMs?: number
   /** From there until the head; default 0. */
@@ -44,6 +48,8 @@ export interface MemoryRequest {
   /** As on the wire: values from the configuration are in it. */
   readonly headers: RawHeaders
   readonly body: Uint8Array
+  /** The protocol that it asks to change to. */
+  readonly upgrade: string | undefined
 }
 
 export type MemoryBackend = MemoryAnswer | ((request: MemoryRequest) => MemoryAnswer | Promise<MemoryAnswer>)
@@ -79,14 +85,14 @@ export function memory(
         const { id } = attempt.backend
         const backend = answers.get(id)
         if (backend === undefined) return exchange.play({ failure: { phase: 'connect', code: 'ECONNREFUSED' } })
-        const { method, path, body } = attempt.request
+        const { method, path, body, upgrade } = attempt.request
         const headers = wireHeaders(attempt.request.headers)
         const answered = async (): Promise<void> => {
           const bytes = await bytesOf(body)
           if (attempt.canceled) return // before it was on its way
           const number = (counts.get(id) ?? 0) + 1
           counts.set(id, number)
-          const request = { backend: id, number, method, path, headers, body: bytes }
+          const request = { backend: id, number, method, path, headers, body: bytes, upgrade }
           requests.push(request)
           exchange.play(typeof backend === 'function' ? await backend(request) : backend)
         }
@@ -136,6 +142,8 @@ class Exchange implements ResponseBody, BodyControl {
       this.#after(answer.headMs, () => {
         if (breaks('head')) return
         this.#phase = 'body'
+        const { upgrade } = this.#attempt.request
+        if (upgrade !== undefined && answer.tunnel !== undefined) return this.#change(upgrade, answer.tunnel, answer)
         const { status = 200 } = answer
         const chunks = chunksOf(answer)
         const headers = [...lengthOf(answer, chunks), ...rawOf(answer.headers)]
@@ -179,6 +187,22 @@ class Exchange implements ResponseBody, BodyControl {
   cancel(): void {
     this.#over = true
     this.#stop?.()
+  }
+
+  #change(upgrade: string, tunnel: (socket: Duplex) => void, answer: MemoryAnswer): void {
+    const [socket, other] = duplexPair()
+    // As one connection: if an end of it breaks off, so does the other.
+    const tie = (one: Duplex, another: Duplex): void => {
+      one.once('close', () => {
+        if (!one.readableEnded || !one.writableFinished) another.destroy()
+      })
+    }
+    tie(socket, other)
+    tie(other, socket)
+    this.#over = true
+    const headers = ['connection', 'Upgrade', 'upgrade', upgrade, ...rawOf(answer.headers)]
+    this.#resolve({ status: 101, headers, body: new TunnelBody(socket), socket })
+    tunnel(other)
   }
 
   /** Chunk by chunk, each after its delay, as far as the reader takes them; a loop: a list may be longer than the stack is deep. */
