@@ -1,8 +1,10 @@
 import { answeredBy, type CallOptions, type FaceHost } from '../core/call.ts'
-import type { RawHeaders } from '../core/contracts.ts'
+import type { BalancerRequest, RawHeaders, RequestBody } from '../core/contracts.ts'
+import { ReplayBody } from '../core/replay.ts'
 import { isToken } from '../core/spelling.ts'
 import { checkTarget } from '../core/target.ts'
 import { bodyOf, DROPPED, pathOf, start } from './outgoing.ts'
+import { followed } from './redirect.ts'
 import { Responses } from './response.ts'
 
 export interface BalancerFetchInit extends RequestInit {
@@ -15,13 +17,16 @@ export type BalancerFetch = (input: string | URL | Request, init?: BalancerFetch
 
 /** Methods that fetch writes in upper case whatever the caller wrote (Fetch, "normalize a method"). */
 const NORMALIZED = new Set(['DELETE', 'GET', 'HEAD', 'OPTIONS', 'POST', 'PUT'])
+const REDIRECTS: ReadonlySet<string> = new Set(['follow', 'manual', 'error'])
 const FORBIDDEN = new Set(['CONNECT', 'TRACE', 'TRACK'])
 const DEFAULT_HEADERS: RawHeaders = ['accept', '*/*', 'user-agent', 'evenkeel']
 const NO_INIT: BalancerFetchInit = {}
 
 /**
- * Absolute URLs have scheme and authority replaced by the backend's. A 3xx is returned as it is and nothing is decompressed.
- * Rejects with the signal's own reason on abort, else with a BalancerError.
+ * Absolute URLs have scheme and authority replaced by the backend's. Encoded bodies are decoded as they are read; unless the caller
+ * says so, none is asked for. Redirects to the origin of the URL or of the backend that answered go through the balancer, each a call
+ * of its own; those that lead elsewhere, or need a body that is gone, are returned as they are: nothing is ever sent to another
+ * host. Rejects with the signal's own reason on abort, else with a BalancerError.
  */
 export function createFetch(host: FaceHost): BalancerFetch {
   const responses = new Responses()
@@ -35,16 +40,35 @@ export function createFetch(host: FaceHost): BalancerFetch {
     const method = asked?.method ?? methodOf(init.method)
     const path = pathOf(asked?.url ?? input, host)
     checkTarget(path, method)
+    const redirect = init.redirect ?? asked?.redirect ?? 'follow'
+    if (!REDIRECTS.has(redirect)) throw new TypeError(`'${redirect}' is no way to treat a redirect.`)
     const options = init.balancer ?? {}
     const { body, type } = bodyOf(asked?.body ?? init.body ?? null, host.bufferBytes(options.pool))
     if (body !== null && (method === 'GET' || method === 'HEAD')) {
       throw new TypeError('Request with GET/HEAD method cannot have body.')
     }
     const headers = asked !== undefined ? rawHeaders(asked.headers, type) : rawHeaders(init.headers, type)
-    const { call, response } = start(host, { method, path, headers, body }, options, signal)
-    const answer = await response
-    const by = answeredBy(call, answer)
-    return responses.make(answer, call, by === undefined ? '' : by.backend.origin + by.request.path)
+    let request: BalancerRequest = { method, path, headers, body }
+    for (let redirects = 0; ; redirects++) {
+      const { call, response } = start(host, request, options, signal, redirect === 'follow')
+      let kept: RequestBody = null
+      try {
+        const answer = await response
+        const by = answeredBy(call, answer)
+        const from = asked?.url ?? (input as string | URL)
+        const next =
+          answer.status < 300 ? undefined : followed(request, answer, call, by, { redirect, redirects, from })
+        if (next === undefined) {
+          const url = by === undefined ? '' : by.backend.origin + by.request.path
+          return responses.make(answer, call, url, redirects > 0)
+        }
+        signal?.throwIfAborted() // the call that would have heard of it may be over
+        kept = next.body
+        request = next
+      } finally {
+        if (body instanceof ReplayBody && kept !== body) call.onEnd(() => body.close())
+      }
+    }
   }
 }
 

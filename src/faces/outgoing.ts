@@ -8,16 +8,17 @@ import { ReplayBody } from '../core/replay.ts'
 const PLAIN_PATH = /^\/[\w\-./~!$&'()*+,;=:@?]*$/
 const encoder = new TextEncoder()
 
-/** Starts a call that follows a signal and lets its body's source go when it is over. */
+/** Starts a call that follows a signal and lets its body's source go when it is over, unless that `isKept` for another call. */
 export function start(
   host: FaceHost,
   request: BalancerRequest,
   options: CallOptions,
   signal: AbortSignal | null | undefined,
+  isKept = false,
 ): Sending {
   const sending = host.send(identified(request, options.requestId), options)
   const { body } = request
-  if (body instanceof ReplayBody) sending.call.onEnd(() => body.close())
+  if (body instanceof ReplayBody && !isKept) sending.call.onEnd(() => body.close())
   if (signal != null) follow(signal, sending.call)
   return sending
 }
@@ -51,6 +52,12 @@ export function pathOf(input: string | URL | Request, host: FaceHost): string {
   return url.pathname + url.search
 }
 
+/** The origin of an absolute URL; undefined for a relative one. */
+export function originOf(input: string | URL): string | undefined {
+  const text = String(input)
+  return /^[a-z][a-z0-9+.-]*:/i.test(text) ? new URL(text).origin : undefined
+}
+
 /** Headers that belong to one connection or are the transport's to write; `fetch` forbids most of them. */
 export const DROPPED: ReadonlySet<string> = new Set([
   'connection',
@@ -65,8 +72,11 @@ export const DROPPED: ReadonlySet<string> = new Set([
   'upgrade',
 ])
 
-/** The body and the content type it brings along. Bytes are sent again for free; streams are kept up to the limit. */
-export function bodyOf(body: unknown, bufferBytes: number): { body: RequestBody; type: string | null } {
+/**
+ * The body and the content type it brings along. Bytes are sent again for free; streams are kept up to the limit. `told` is the
+ * length of one that knows none.
+ */
+export function bodyOf(body: unknown, bufferBytes: number, told?: number): { body: RequestBody; type: string | null } {
   if (body === null) return { body: null, type: null }
   if (typeof body === 'string') return { body: encoder.encode(body), type: 'text/plain;charset=UTF-8' }
   if (body instanceof URLSearchParams) {
@@ -87,27 +97,39 @@ export function bodyOf(body: unknown, bufferBytes: number): { body: RequestBody;
     return { body: new ReplayBody(stream, length, bufferBytes), type: written.headers.get('content-type') }
   }
   if (typeof body === 'object' && body !== null && Symbol.asyncIterator in body) {
-    return { body: new ReplayBody(asBytes(body as AsyncIterable<unknown>), undefined, bufferBytes), type: null }
+    return { body: new ReplayBody(asBytes(body as AsyncIterable<unknown>), told, bufferBytes), type: null }
   }
   return { body: encoder.encode(String(body)), type: 'text/plain;charset=UTF-8' }
 }
 
+/** Node's streams have more than an iterator. */
+type Source = AsyncIterable<unknown> & { destroy?(): unknown; on?(event: 'error', listener: () => void): unknown }
+
 /** Not a generator: `return` of one that was never started would not reach its source. */
-function asBytes(source: AsyncIterable<unknown> & { destroy?(): unknown }): AsyncIterable<Uint8Array> {
-  const chunks = source[Symbol.asyncIterator]()
+function asBytes(source: Source): AsyncIterable<Uint8Array> {
+  source.on?.('error', () => {}) // a stream that fails before it is read would end the process; its reader hears of it
+  const chunks = source instanceof ReadableStream ? readOf(source) : source[Symbol.asyncIterator]()
   const iterator: AsyncIterator<Uint8Array> = {
     async next() {
       const { done, value } = await chunks.next()
       return done === true ? { done, value: undefined } : { done: false, value: bytesOf(value) }
     },
     async return() {
+      source.destroy?.() // Node's streams iterate by a generator: its return would wait for the chunk that is being read
       await chunks.return?.()
-      source.destroy?.() // Node's streams iterate by a generator
       return { done: true, value: undefined }
     },
   }
   return { [Symbol.asyncIterator]: () => iterator }
 }
+
+/** Not the stream's own iterator, whose return waits as well. */
+function readOf(stream: ReadableStream<unknown>): { next(): Promise<Read>; return(): Promise<void> } {
+  const reader = stream.getReader()
+  return { next: () => reader.read(), return: () => reader.cancel() }
+}
+
+type Read = { readonly done: boolean; readonly value?: unknown }
 
 function bytesOf(chunk: unknown): Uint8Array {
   if (typeof chunk === 'string') return encoder.encode(chunk)
@@ -116,6 +138,7 @@ function bytesOf(chunk: unknown): Uint8Array {
 }
 
 function follow(signal: AbortSignal, call: Call): void {
+  if (signal.aborted) return call.cancel(signal.reason) // by what runs at the start of a call, such as a route
   const abort = (): void => call.cancel(signal.reason)
   signal.addEventListener('abort', abort, { once: true })
   call.onEnd(() => signal.removeEventListener('abort', abort))

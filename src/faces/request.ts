@@ -4,9 +4,7 @@ import { header, latin1 } from '../core/headers.ts'
 import { checkTarget } from '../core/target.ts'
 import { bodyOf, DROPPED, pathOf, start } from './outgoing.ts'
 import { bodyStream, collect, Unread } from './read.ts'
-
-/** Headers by name, in lower case; a name that came more than once has a list. */
-export type HeaderRecord = Readonly<Record<string, string | readonly string[]>>
+import { type HeaderRecord, recordOf } from './record.ts'
 
 export interface RequestOptions extends CallOptions {
   /** default 'GET' */
@@ -228,17 +226,4 @@ function rawHeaders(given: RequestOptions['headers'], type: string | null): RawH
   }
   if (!typed) raw.push('content-type', type!)
   return raw
-}
-
-function recordOf(raw: RawHeaders): HeaderRecord {
-  const record: Record<string, string | string[]> = Object.create(null)
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = latin1(raw[i]!).toLowerCase()
-    const value = latin1(raw[i + 1]!)
-    const before = record[name]
-    if (before === undefined) record[name] = value
-    else if (typeof before === 'string') record[name] = [before, value]
-    else before.push(value)
-  }
-  return record
 }

@@ -1,6 +1,7 @@
 import { CALL } from '../core/call.ts'
 import type { BalancerResponse, Call, RawHeaders, ResponseBody } from '../core/contracts.ts'
 import { latin1 } from '../core/headers.ts'
+import { decoded } from './decode.ts'
 import { bodyStream, collect, Unread } from './read.ts'
 
 /** Statuses whose answers have no body (Fetch, "null body status"). */
@@ -14,10 +15,11 @@ export class Responses {
   #poison: ReadableStream<Uint8Array> = new ReadableStream()
   #poisoned = true
 
-  make(response: BalancerResponse, call: Call, url: string): Response {
+  make(response: BalancerResponse, call: Call, url: string, redirected: boolean): Response {
     const bare = NO_BODY.has(response.status) || call.method === 'HEAD'
     if (bare) response.body.discard()
-    const made = new LazyResponse(bare ? null : this.#base(), response, call, url, this.#unread)
+    const body = bare ? undefined : decoded(response.body, response.headers)
+    const made = new LazyResponse(bare ? null : this.#base(), response, body, call, { url, redirected }, this.#unread)
     if (!bare) this.#unread.watch(made, response.body)
     return made as unknown as Response
   }
@@ -51,11 +53,17 @@ const PlatformResponse = Response as unknown as new (
   init: ResponseInit,
 ) => { readonly status: number }
 
+/** What only a fetch knows of a Response. */
+interface From {
+  readonly url: string
+  readonly redirected: boolean
+}
+
 /** A real Response whose headers and stream are only made when somebody asks for them. */
 class LazyResponse extends PlatformResponse {
   readonly #call: Call
   readonly #raw: RawHeaders
-  readonly #url: string
+  readonly #from: From
   readonly #unread: Unread
   #body: ResponseBody | undefined
   #headers: Headers | undefined
@@ -64,17 +72,18 @@ class LazyResponse extends PlatformResponse {
 
   constructor(
     base: ReadableStream<Uint8Array> | null,
-    { status, headers, body }: BalancerResponse,
+    { status, headers }: BalancerResponse,
+    body: ResponseBody | undefined,
     call: Call,
-    url: string,
+    from: From,
     unread: Unread,
   ) {
     super(base, { status })
     this.#call = call
     this.#raw = headers
-    this.#url = url
+    this.#from = from
     this.#unread = unread
-    this.#body = base === null ? undefined : body
+    this.#body = body
   }
 
   get [CALL](): Call {
@@ -87,7 +96,11 @@ class LazyResponse extends PlatformResponse {
   }
 
   get url(): string {
-    return this.#url
+    return this.#from.url
+  }
+
+  get redirected(): boolean {
+    return this.#from.redirected
   }
 
   get body(): Response['body'] {
@@ -126,7 +139,7 @@ class LazyResponse extends PlatformResponse {
 
   clone(): Response {
     const copy = this.#whole().clone()
-    Object.defineProperty(copy, 'url', { value: this.#url })
+    Object.defineProperties(copy, { url: { value: this.url }, redirected: { value: this.redirected } })
     return copy
   }
 
