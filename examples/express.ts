@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { createBalancer } from 'evenkeel'
-import { createProxy } from 'evenkeel/node'
+import { expressProxy } from 'evenkeel/express'
 import express from 'express'
 
 const backends = await Promise.all([startBackend('one'), startBackend('two')])
@@ -11,8 +11,8 @@ const balancer = createBalancer({ backends: backends.map(urlOf) })
 
 const app = express()
 app.get('/about', (_request, response) => void response.send('answered by the app itself'))
-// Before any body parser: the proxy streams the request's body. Express takes `/api` off the path the backends see.
-app.use('/api', createProxy(balancer))
+// Before any body parser: so bodies are streamed, not parsed and written again. Express takes `/api` off the path the backends see.
+app.use('/api', expressProxy(balancer))
 
 const server = app.listen(0, '127.0.0.1')
 await once(server, 'listening')

@@ -1,10 +1,10 @@
 import { createHmac } from 'node:crypto'
-import type { IncomingMessage } from 'node:http'
 import { answeredBy } from '../core/call.ts'
 import type { Backend, BalancerResponse, Call, Wanted } from '../core/contracts.ts'
 import { cookies, withoutCookie } from '../core/cookies.ts'
-import { BalancerError, type ConfigIssue } from '../core/errors.ts'
+import type { ConfigIssue } from '../core/errors.ts'
 import { isToken, nameText } from '../core/spelling.ts'
+import type { Incoming } from './incoming.ts'
 
 export interface AffinityOptions {
   /** Name of the cookie; default 'evenkeel'. */
@@ -67,9 +67,8 @@ export class Affinity {
   readonly #secure: 'auto' | boolean
   readonly #pools = new Map<string, Signed>()
 
+  /** The options must be without `issuesOf`. */
   constructor(options: AffinityOptions) {
-    const issues = issuesOf(options)
-    if (issues.length > 0) throw refused(issues)
     const { cookie = 'evenkeel', whenOut, maxAgeS, path = '/', sameSite = 'lax', secure = 'auto' } = options
     this.#cookie = cookie
     this.#secrets = secretsOf(options.secret).map(bytesOf)
@@ -79,8 +78,8 @@ export class Affinity {
     this.#secure = secure
   }
 
-  tie(request: IncomingMessage): Tie {
-    const values = cookies(request.rawHeaders, this.#cookie)
+  tie({ rawHeaders, isEncrypted }: Incoming): Tie {
+    const values = cookies(rawHeaders, this.#cookie)
     // Looked up by hash: how long that takes tells nobody how much of a guess is right, and 256 bits are not guessed otherwise.
     const given = new Set(values.flatMap((value) => value.split('.')).filter((token) => TOKEN.test(token)))
     return {
@@ -93,7 +92,7 @@ export class Affinity {
         const { marks } = this.#signed(call.pool)
         const others = [...given].filter((other) => !marks.includes(other.slice(0, MARK_LENGTH)))
         const value = [token, ...others].slice(0, MOST_TOKENS).join('.')
-        const isSecure = this.#secure === 'auto' ? 'encrypted' in request.socket : this.#secure
+        const isSecure = this.#secure === 'auto' ? isEncrypted : this.#secure
         return `${this.#cookie}=${value}${this.#attributes}${isSecure ? '; Secure' : ''}`
       },
     }
@@ -161,7 +160,7 @@ function textOf(value: unknown): string {
 }
 
 /** Everything that is wrong. Of secrets only the length is told. */
-function issuesOf(options: AffinityOptions): readonly ConfigIssue[] {
+export function issuesOf(options: AffinityOptions): readonly ConfigIssue[] {
   const issues: ConfigIssue[] = []
   const expect = (holds: boolean, key: string, expected: string, found: unknown): void => {
     if (!holds) issues.push({ path: `affinity${key}`, expected, found: textOf(found) })
@@ -204,9 +203,4 @@ function issuesOf(options: AffinityOptions): readonly ConfigIssue[] {
   expect(!isHost || path === undefined || path === '/', '.path', `'/' for a cookie named ${name}`, path)
   expect(!isPrefixed || secure === true, '.secure', `true for a cookie named ${name}`, secure)
   return issues
-}
-
-function refused(issues: readonly ConfigIssue[]): BalancerError {
-  const lines = issues.map(({ path, expected, found }) => `  ${path}: expected ${expected}, found ${found}`)
-  return new BalancerError('CONFIG', ['the options of the proxy are wrong:', ...lines].join('\n'), { issues })
 }
