@@ -21,8 +21,9 @@ export class Children {
     script: string,
     args: readonly string[] = [],
     flags: readonly string[] = [],
+    env: NodeJS.ProcessEnv = process.env,
   ): Promise<Child<Ready>> {
-    const child = fork(new URL(script, import.meta.url), args, { execArgv: [...flags] })
+    const child = fork(new URL(script, import.meta.url), args, { execArgv: [...flags], env })
     const ended = new Promise<void>((resolve) => {
       child.once('exit', () => {
         this.#alive.delete(child)

@@ -21,7 +21,7 @@ const LISTENERS: Readonly<Record<ProxyKind, () => RequestListener | Promise<Requ
   async 'by turns'() {
     const balancer = await evenkeel()
     const withIds = createProxy(balancer)
-    const withoutIds = createProxy(balancer, { requestIds: false })
+    const withoutIds = createProxy(balancer, { requestId: false })
     return withMetrics(balancer, (request, response) => (hasIds ? withIds : withoutIds)(request, response))
   },
   /** As many backends, although few processes stand behind them. Round robin, so that all of them have something to tell. */

@@ -16,7 +16,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
   transports: ['core'],
   telemetry: ['core', 'events.ts'],
   config: ['core'],
-  adapters: ['core'],
+  adapters: ['core', 'faces/read.ts'],
   testing: ['core'],
   'events.ts': ['core'],
   'balancer.ts': ['core', 'events.ts'],
@@ -47,7 +47,7 @@ const ROOMS: Readonly<Record<string, readonly string[]>> = {
 
 /** npm package -> the only files that may import it. */
 const PACKAGES: Readonly<Record<string, readonly string[]>> = {
-  undici: ['transports/undici.ts', 'faces/dispatcher.ts', 'policies/cache.ts'],
+  undici: ['transports/undici-connection.ts', 'faces/dispatcher.ts', 'policies/cache.ts'],
   eventemitter3: ['events.ts'],
   zod: [
     'config/schema.ts',
@@ -64,8 +64,8 @@ const PACKAGES: Readonly<Record<string, readonly string[]>> = {
 
 /** Rooms that may use the platform's modules; the others run anywhere. */
 const ON_NODE = ['transports', 'discovery', 'telemetry', 'adapters', 'testing']
-/** Files of other rooms that may: what reads files, and SHA-256. */
-const FILES_ON_NODE = ['config/changes.ts', 'config/files.ts', 'config/watch.ts']
+/** Files of other rooms that may: what reads files, SHA-256, and content codings. */
+const FILES_ON_NODE = ['faces/decode.ts', 'config/changes.ts', 'config/files.ts', 'config/watch.ts']
 
 /** What config may take from core at run time: it knows names and limits, never parts. */
 const CONFIG_VALUES: Readonly<Record<string, readonly string[]>> = {
@@ -169,7 +169,7 @@ describe('the check', () => {
     ['health/x.ts', `import { Balancer } from '../balancer.ts'`, 'health/x.ts imports ../balancer.ts'],
     ['transports/x.ts', `import net from 'node:net'`, undefined],
     ['transports/x.ts', `import { Client } from 'undici'`, 'transports/x.ts imports undici'],
-    ['transports/undici.ts', `import { Client } from 'undici/lib/client.js'`, undefined],
+    ['transports/undici-connection.ts', `import { Client } from 'undici/lib/client.js'`, undefined],
     ['config/x.ts', `import { z } from 'zod'`, 'config/x.ts imports zod'],
     ['config/x.ts', `import { type Pool, idOf } from '../core/backend.ts'`, undefined],
     ['config/x.ts', `import type { Pool } from '../core/pool.ts'`, undefined],

@@ -47,7 +47,14 @@ describe('defaults', () => {
         holdBytes: 16_384,
       },
       timeouts: { connectMs: 5_000, headersMs: 30_000, idleMs: 300_000, attemptMs: 0, totalMs: 0 },
-      undici: { connections: 256, pipelining: 1, keepAliveMs: 4_000, allowH2: false, tls: {} },
+      undici: {
+        connections: 256,
+        pipelining: 1,
+        keepAliveMs: 4_000,
+        allowH2: false,
+        maxHeaderBytes: 16_384,
+        tls: {},
+      },
     })
     expect(DEFAULTS.retry.budget).toEqual({ share: 0.2, perSecond: 10, windowMs: 10_000 })
   })

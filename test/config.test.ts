@@ -216,6 +216,7 @@ describe('settings', () => {
     [{ undici: { keepAliveMs: 0 } }, 'undici.keepAliveMs', 'a number > 0', '0'],
     [{ undici: { keepAliveMs: 2 ** 31 } }, 'undici.keepAliveMs', `<= ${MOST}`, '2147483648'],
     [{ undici: { allowH2: 'yes' } }, 'undici.allowH2', 'true or false', '"yes"'],
+    [{ undici: { maxHeaderBytes: 0.5 } }, 'undici.maxHeaderBytes', 'a whole number >= 1', '0.5'],
     [{ undici: { tls: 'pem' } }, 'undici.tls', 'tls.connect', 'a string of 3 characters'],
     [{ transport: 'undici' }, 'transport', 'an object with name, send', '"undici"'],
     [{ transport: { name: 'x' } }, 'transport.send', 'a function', 'undefined'],
@@ -265,7 +266,7 @@ describe('settings', () => {
       { timeouts: { connectMs: 0, headersMs: 5, attemptMs: 5, totalMs: 5 } },
       { timeouts: { headersMs: MOST } },
       { timeouts: { attemptMs: 5, totalMs: 0 } },
-      { undici: { connections: 1, pipelining: 1, keepAliveMs: 1, allowH2: true, tls: {} } },
+      { undici: { connections: 1, pipelining: 1, keepAliveMs: 1, allowH2: true, maxHeaderBytes: 1, tls: {} } },
       { name: undefined, retry: undefined, health: { passive: undefined } },
     ]) {
       resolve(setting(rest))

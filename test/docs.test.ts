@@ -29,8 +29,10 @@ const PAGES = [
   'affinity',
   'failure-handling',
   'prequal',
+  'proxy',
   'writing-a-strategy',
   'writing-a-transport',
+  'transports',
   'reload',
   'logging',
   'metrics',
@@ -105,6 +107,7 @@ const README: readonly {
     has: 'balancer.acquire(',
     around: (code) => `
       import { createBalancer } from 'evenkeel'
+      import * as undici from 'undici'
       const backends = ['http://127.0.0.1:3001', 'http://127.0.0.1:3002']
       const balancer = createBalancer({ backends })
       const talkTo = async (url: string): Promise<void> => console.log(backends.includes(url))

@@ -25,11 +25,23 @@ const SAID: Readonly<Record<string, readonly (string | RegExp)[]>> = {
     /\/api\/users\/1 200 backend (one|two) got \/users\/1, asked for by 127\.0\.0\.1:\d+/,
     /\/api\/users\/2 200 backend (one|two) got \/users\/2/,
   ],
+  'fastify.ts': [
+    '/about 200 answered by the app itself',
+    '/api/users/1 401 who are you?',
+    /\/api\/users\/1 200 backend (one|two) got \/users\/1/,
+    '/api/orders 201 {"item":"rope"}',
+    'the balancer is closed, too: CLOSED',
+  ],
   'fetch.ts': [
     /GET 200 \{"backend":"(one|two)","url":"\/hello\?name=keel"\}/,
     /POST 201 .*"received":\{"item":"rope","metres":20\}/,
     'given up: TimeoutError',
     /up, \d requests, 0 failures, 0 in flight/,
+  ],
+  'hono.ts': [
+    '/about 200 answered by the app itself',
+    /\/api\/users\/1 200 backend (one|two) got \/users\/1 for 127\.0\.0\.1/,
+    '/api/echo 200 a body that is streamed',
   ],
 }
 

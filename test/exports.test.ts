@@ -1,9 +1,12 @@
 import * as main from 'evenkeel'
 import * as config from 'evenkeel/config'
+import * as express from 'evenkeel/express'
+import * as fastify from 'evenkeel/fastify'
 import * as loadReport from 'evenkeel/load-report'
 import * as node from 'evenkeel/node'
 import * as prometheus from 'evenkeel/prometheus'
 import * as testing from 'evenkeel/testing'
+import * as web from 'evenkeel/web'
 import { describe, expect, test } from 'vitest'
 
 /** What is public stays: adding a name here is a decision, taking one away breaks users. */
@@ -21,8 +24,10 @@ describe('the public names at run time', () => {
       'createBalancer',
       'edf',
       'failover',
+      'fetchTransport',
       'grpcProbe',
       'httpProbe',
+      'httpTransport',
       'jump',
       'least',
       'locality',
@@ -46,6 +51,14 @@ describe('the public names at run time', () => {
       'wireHeaders',
       'zoneWeights',
     ])
+  })
+
+  test('of evenkeel/express', () => {
+    expect(Object.keys(express)).toEqual(['expressProxy'])
+  })
+
+  test('of evenkeel/fastify', () => {
+    expect(Object.keys(fastify).sort()).toEqual(['fastifyProxy', 'forward'])
   })
 
   test('of evenkeel/load-report', () => {
@@ -81,5 +94,9 @@ describe('the public names at run time', () => {
       'strategyContract',
       'transportContract',
     ])
+  })
+
+  test('of evenkeel/web', () => {
+    expect(Object.keys(web)).toEqual(['createHandler'])
   })
 })

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import type { ServerResponse } from 'node:http'
 import { fileURLToPath } from 'node:url'
-import { type Clock, createBalancer, memory } from 'evenkeel'
+import { type Clock, createBalancer, memory, type Watcher } from 'evenkeel'
 import { type ManualClock, manualClock } from 'evenkeel/testing'
 import { describe, expect, test } from 'vitest'
 import { balancerBench } from './support/balancer-bench.ts'
@@ -105,6 +105,44 @@ describe('drain(id)', () => {
     await draining
     expect(a.got).toHaveLength(1)
     expect(b.got).toHaveLength(20)
+  })
+})
+
+describe('an attempt that begins when its backend is being left', () => {
+  test('knows so while the balancer closes', async () => {
+    const bench = balancerBench(undefined, { retry: { baseMs: 0 } })
+    const { call, ended } = bench.start()
+    await bench.clock.advance(0)
+    const closed = bench.balancer.close({ drainMs: 1_000 })
+    expect(call.attempts.map(({ draining }) => draining)).toEqual([true])
+    bench.transport.sends[0]!.refuse()
+    await bench.clock.advance(1)
+    expect(call.attempts.map(({ draining }) => draining)).toEqual([true, true])
+    bench.transport.sends[1]!.answer()
+    ;(await ended).response!.body.discard()
+    await closed
+  })
+
+  test.each(['drained', 'removed', 'disabled'])('knows so when it was %s by who admitted it', async (how) => {
+    let done: Promise<unknown> | undefined
+    const leaving: Watcher = {
+      name: 'leaving',
+      start: () => ({ gate: { name: 'leaving', admit: ({ id }) => leave(id), release: () => {} }, stop: () => {} }),
+    }
+    const options = { watchers: [leaving] }
+    const { balancer, clock, start, transport } = balancerBench(undefined, options)
+    const leave = (id: string): boolean => {
+      if (how === 'drained') done = balancer.drain(id)
+      else if (how === 'disabled') balancer.disable(id)
+      else done = balancer.update({ ...options, backends: ['http://z.test'], transport, clock })
+      return true
+    }
+    const { call, ended } = start()
+    await clock.advance(0)
+    expect(call.attempts[0]!.draining).toBe(how !== 'disabled')
+    transport.sends[0]!.answer()
+    ;(await ended).response!.body.discard()
+    await done
   })
 })
 
