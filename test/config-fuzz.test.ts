@@ -54,13 +54,13 @@ describe('data made by hand', () => {
       deep(100, (inner) => ({ a: inner, last })),
       deep(50_000, (inner) => [inner, last]),
       deep(40, (inner) => ({ a: inner, b: inner, last })),
-      Array.from({ length: 600_000 }, (_, n) => ({ n: n + last })),
+      Array.from({ length: 501_000 }, (_, n) => ({ n: n + last })),
     ]
     const [first, second, third] = [made(1), made(1), made(2)]
     for (const place of first.keys()) {
       const optionsOf = (all: readonly unknown[]): BalancerOptions => ({
         backends: [{ url: 'http://a.test', meta: { mine: all[place] } }],
-        undici: { tls: { mine: all[place] } },
+        ...(place < 3 && { undici: { tls: { mine: all[place] } } }), // the large one takes a second each time
       })
       const balancer = createBalancer(optionsOf(first))
       onTestFinished(() => balancer.close())
